@@ -1,0 +1,39 @@
+# The fusion node on the CPU, on a ROS 2 distribution: for robots whose system is not Ubuntu, and
+# for machines the ROS wheels on PyPI do not cover (aarch64).
+#
+#   docker build -t mmfusion .
+#   docker run --rm --network host --ipc host -v "$PWD/artifact:/artifact:ro" mmfusion \
+#       ros2 run mmfusion_ros fusion_node --ros-args -p artifact:=/artifact
+#
+# --ipc host lets images travel through shared memory between containers; without it they
+# go through UDP, which loses large ones.
+
+# Jazzy is the long-term release; any distribution from Humble on works.
+ARG ROS_DISTRO=jazzy
+FROM ros:${ROS_DISTRO}-ros-base
+
+# The base image has compiler, CMake and colcon; the venv module and the Python headers it
+# lacks. vision_msgs is the distribution's own. Fast DDS is named because the shared-memory
+# profile is for it.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends \
+        python3-dev \
+        python3-venv \
+        ros-${ROS_DISTRO}-rmw-fastrtps-cpp \
+        ros-${ROS_DISTRO}-vision-msgs \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /mmfusion
+COPY . .
+
+# One way to set up, in a container as on a machine: a virtual environment that sees the
+# system's ROS (ONNX Runtime and rosbags are not in apt), and the workspace built with colcon.
+RUN scripts/setup.sh robot
+
+# Shared memory of another user cannot be opened, so run as the camera drivers do if that is
+# not root: docker run --user.
+RUN chmod -R a+rX /mmfusion
+ENV ROS_LOG_DIR=/tmp/ros-log
+
+ENTRYPOINT ["bash", "-c", "source /mmfusion/.venv/mmfusion/environment.sh && exec \"$@\"", "mmfusion"]
+CMD ["ros2", "run", "mmfusion_ros", "fusion_node"]

@@ -1,0 +1,1 @@
+"""Camera to topic: what happens to pixels inside the one compiled graph."""

@@ -1,0 +1,1 @@
+"""ROS 2 house of mmfusion: node, synchroniser, engines, replay. Needs no PyTorch."""

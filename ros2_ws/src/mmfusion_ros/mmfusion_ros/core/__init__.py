@@ -1,0 +1,1 @@
+"""Everything between a message and a topic that needs no ROS."""

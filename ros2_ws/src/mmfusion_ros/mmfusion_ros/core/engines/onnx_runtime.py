@@ -1,0 +1,85 @@
+"""ONNX Runtime on the CPU: the embedded default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfusion_ros.core.artifact import Artifact
+from mmfusion_ros.core.errors import EngineError
+
+if TYPE_CHECKING:
+    import onnxruntime
+    from typing_extensions import Self
+
+
+class OnnxRuntimeEngine:
+    """The graph in an ONNX Runtime session with preallocated outputs."""
+
+    backend = "onnxruntime"
+    precision = "fp32"
+
+    def __init__(self, artifact: Artifact, threads: int = 0) -> None:
+        """Load the graph.
+
+        Args:
+            artifact: opened artifact.
+            threads: threads of one run; 0 for one per core.
+
+        Raises:
+            EngineError: if ONNX Runtime is missing or refuses the graph.
+        """
+        try:
+            import onnxruntime  # noqa: PLC0415 (heavy, and optional on a GPU robot)
+        except ImportError as error:
+            raise EngineError(
+                f"backend onnxruntime cannot be imported ({error}); install it with "
+                "'pip install onnxruntime'"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Spinning threads take the cores from the cameras' drivers between frames.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session: onnxruntime.InferenceSession | None = onnxruntime.InferenceSession(
+                str(artifact.graph_path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its exceptions share no other base
+            raise EngineError(
+                f"onnxruntime {onnxruntime.__version__} cannot load {artifact.graph_path}: {error}"
+            ) from error
+        self._outputs = {
+            spec.name: np.zeros(spec.shape, spec.dtype) for spec in artifact.outputs.values()
+        }
+        # Inputs that nothing in the graph reads are dropped by the runtime.
+        self._input_names = {value.name for value in self._session.get_inputs()}
+        self._binding = self._session.io_binding()
+        for name, array in self._outputs.items():
+            self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """See `Engine.run`."""
+        if self._session is None:
+            raise EngineError("the engine is closed")
+        try:
+            for name in self._input_names:
+                self._binding.bind_cpu_input(name, inputs[name])
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # its exceptions share no other base
+            raise EngineError(f"onnxruntime failed: {error}") from error
+        return self._outputs
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._session = None
+        self._binding = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -1,0 +1,55 @@
+"""Find the files this package installs beside its modules: launch, rig, DDS and RViz files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmfusion_ros.core.errors import MmfusionError
+
+_PACKAGE = "mmfusion_ros"
+
+
+def share_folders() -> Iterator[Path]:
+    """Yield the folders that may hold the files, best first.
+
+    The ament index knows an installed workspace; a pip installation may have none sourced, but
+    puts the same files under the interpreter's prefix; a checkout has them beside the package.
+    """
+    indexed = _indexed_folder()
+    if indexed is not None:
+        yield indexed
+    yield Path(sys.prefix) / "share" / _PACKAGE
+    yield Path(__file__).resolve().parent.parent
+
+
+def share_file(name: str) -> Path:
+    """Return the path of a shared file.
+
+    Args:
+        name: path below the share folder, for example ``config/fastdds.xml``.
+
+    Raises:
+        MmfusionError: if no folder has it.
+    """
+    folders = list(share_folders())
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    searched = ", ".join(str(folder) for folder in folders)
+    raise MmfusionError(
+        f"the file {name} of {_PACKAGE} is in none of {searched}: "
+        "build the workspace or run scripts/setup.sh again"
+    )
+
+
+def _indexed_folder() -> Path | None:
+    try:
+        from ament_index_python.packages import get_package_share_directory  # noqa: PLC0415
+    except ImportError:
+        return None
+    try:
+        return Path(get_package_share_directory(_PACKAGE))
+    except (LookupError, OSError):  # not indexed; OSError: no index at all
+        return None

@@ -1,0 +1,54 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = "mmfusion_ros"
+SHARE = f"share/{PACKAGE}"
+
+
+def shared_folder(name: str) -> list[tuple[str, list[str]]]:
+    """List the files of one folder, which may be a link or missing, to install under share."""
+    files = [path.as_posix() for path in sorted(Path(name).glob("*")) if path.is_file()]
+    return [(f"{SHARE}/{name}", files)] if files else []
+
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="Fuses colour, depth and thermal cameras on ROS 2",
+    license="Apache-2.0",
+    maintainer="The mmfusion authors",
+    maintainer_email="maintainers@mmfusion.example",
+    python_requires=">=3.10",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    package_data={PACKAGE: ["py.typed", "core/*.json", "templates/*", "data/*"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (SHARE, ["package.xml"]),
+        *shared_folder("launch"),
+        *shared_folder("calibration"),
+        *shared_folder("config"),
+        *shared_folder("rviz"),
+    ],
+    install_requires=[
+        "jinja2>=3.1,<4",
+        "jsonschema>=4.18,<5",
+        "matplotlib>=3.8,<4",
+        "numpy>=1.26,<3",
+        "onnxruntime>=1.18,<2",
+        "opencv-python-headless>=4.8,<6",
+        "PyYAML>=6.0,<7",
+        "rosbags>=0.10,<0.12",
+        "scipy>=1.11,<2",
+        "tqdm>=4.65,<5",
+    ],
+    zip_safe=False,
+    entry_points={
+        "console_scripts": [
+            f"fusion_node = {PACKAGE}.fusion_node:main",
+            f"camera_player = {PACKAGE}.camera_player:main",
+            f"recorder = {PACKAGE}.recorder:main",
+            f"replay = {PACKAGE}.replay:main",
+        ],
+    },
+)
