@@ -8,7 +8,7 @@ import json
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from mmfusion.checkpoint import load_checkpoint
 from mmfusion.errors import ExportError
 from mmfusion.graph.camera_graph import RIG_PACKING, CameraGraph, CameraSpec
 from mmfusion.layers.selective_scan_onnx import OPSET, add_selective_scan
@@ -53,26 +54,24 @@ class Provenance:
     quality: Sequence[dict[str, Any]] = field(default_factory=tuple)
 
 
-def load_checkpoint(model: nn.Module, checkpoint: Path) -> str:
-    """Load a safetensors checkpoint and return its SHA-256.
+def read_provenance(path: Path) -> Provenance:
+    """Read a provenance file: a JSON object with some of the fields of `Provenance`.
 
     Raises:
-        ExportError: if the file is missing or does not fit the model.
+        ExportError: if it is missing, no JSON, or has a key that `Provenance` lacks.
     """
-    from safetensors import SafetensorError  # noqa: PLC0415
-    from safetensors.torch import load  # noqa: PLC0415
-
-    if not checkpoint.is_file():
-        raise ExportError(f"no checkpoint at {checkpoint}; expected a .safetensors file")
-    data = checkpoint.read_bytes()
     try:
-        model.load_state_dict(load(data))
-    except (SafetensorError, RuntimeError) as error:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path} is no readable JSON file: {error}") from error
+    known = {entry.name for entry in fields(Provenance)}
+    unknown = sorted(content.keys() - known) if isinstance(content, dict) else ["not an object"]
+    if unknown:
         raise ExportError(
-            f"{checkpoint} does not fit {type(model).__name__}: {str(error).splitlines()[0]}; "
-            "expected a safetensors file written by this package for the same model"
-        ) from error
-    return hashlib.sha256(data).hexdigest()
+            f"{path}: {unknown[0]!r} is unknown; expected an object with keys among "
+            f"{', '.join(sorted(known))}"
+        )
+    return Provenance(**content)
 
 
 def build_graph(model: str, checkpoint: Path, spec: CameraSpec) -> tuple[CameraGraph, str]:

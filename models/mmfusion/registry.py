@@ -23,6 +23,7 @@ _PRESETS: Mapping[str, Callable[[], nn.Module]] = {
             fusion_states=6,
             fusion_blocks=1,
             unused_published_layers=False,
+            brighter_skip=True,
         )
     ),
 }

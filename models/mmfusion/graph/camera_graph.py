@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmfusion.errors import ExportError
 from mmfusion.graph import photometry
+from mmfusion.graph.luma_fusion import LumaFusion
 from mmfusion.graph.registration import Homography, Scaling
 
 RIG_PACKING = {
@@ -28,8 +29,7 @@ class CameraSpec:
         registration: "identity" (one view; thermal is scaled to the RGB size) or "homography"
             (from the rig input).
         thermal_min_span: least display range in counts.
-        fusion_scale: the fusion network sees pictures this many times smaller; what it changes
-            in luma is enlarged and added to the full picture.
+        fusion_scale: the fusion network sees pictures this many times smaller, see `LumaFusion`.
         registered_thermal: also put out thermal as fused, for debugging.
     """
 
@@ -72,7 +72,7 @@ class CameraGraph(nn.Module):
     def __init__(self, spec: CameraSpec, fusion: nn.Module) -> None:
         super().__init__()
         self.spec = spec
-        self.fusion = fusion
+        self.fusion = LumaFusion(fusion, spec.fusion_scale)
         self.registration: nn.Module
         if spec.registration == "homography":
             self.registration = Homography(spec.rgb_size)
@@ -143,7 +143,7 @@ class CameraGraph(nn.Module):
             cb=torch.where(has_rgb > 0, seen.cb, grey),
         )
         infrared = sees * infrared + (1 - sees) * colour.luma
-        fused_luma = self._fuse(infrared, colour.luma)
+        fused_luma = self.fusion(infrared, colour.luma)
         fused = photometry.pack_uint8(photometry.recombine(colour._replace(luma=fused_luma)))
         unchanged = ((sees == 0) & (has_rgb > 0))[0].permute(1, 2, 0)
         outputs = {
@@ -153,12 +153,3 @@ class CameraGraph(nn.Module):
         if self.spec.registered_thermal:
             outputs["registered_thermal"] = photometry.pack_uint8(sees * infrared)[..., 0]
         return outputs
-
-    def _fuse(self, infrared: Tensor, luma: Tensor) -> Tensor:
-        scale = self.spec.fusion_scale
-        small = photometry.shrink(luma, scale)
-        fused: Tensor = self.fusion(photometry.shrink(infrared, scale), small)
-        if scale == 1:
-            return fused
-        # Detail finer than the network saw stays that of the visible picture.
-        return luma + photometry.enlarge(fused - small, scale, *luma.shape[-2:])

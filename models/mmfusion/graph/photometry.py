@@ -100,14 +100,10 @@ def normalise_counts(counts: Tensor, display_range: Tensor) -> Tensor:
 
 def shrink(image: Tensor, factor: int) -> Tensor:
     """Area average by an integer factor; the border block of an uneven side is smaller."""
-    if factor == 1:
-        return image
     return functional.avg_pool2d(image, factor, ceil_mode=True, count_include_pad=False)
 
 
 def enlarge(image: Tensor, factor: int, height: int, width: int) -> Tensor:
     """Bilinear enlargement by an integer factor, cut to ``height`` x ``width``."""
-    if factor == 1:
-        return image
     large = functional.interpolate(image, scale_factor=factor, mode="bilinear", align_corners=False)
     return large[..., :height, :width]

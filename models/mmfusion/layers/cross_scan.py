@@ -45,8 +45,9 @@ def from_sequences(sequences: Tensor, height: int, width: int) -> Tensor:
     """
     rows = sequences[:, :, 0] + sequences[:, :, 2].flip(1)
     columns = sequences[:, :, 1] + sequences[:, :, 3].flip(1)
-    by_row: Tensor = rows.unflatten(1, (height, width))
-    return by_row + columns.unflatten(1, (width, height)).transpose(1, 2)
+    by_column = columns.unflatten(1, (width, height)).transpose(1, 2)
+    merged: Tensor = rows.unflatten(1, (height, width)) + by_column
+    return merged
 
 
 def interleave(first: Tensor, second: Tensor) -> Tensor:

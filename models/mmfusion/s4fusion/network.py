@@ -36,6 +36,9 @@ class S4FusionConfig:
         unused_published_layers: hold the layers that the published weights contain and the
             published forward pass computes in vain (the fusion of level 0, the norm of the
             tail), so that those weights load and save completely. They never run.
+        brighter_skip: add the pixel-wise maximum of the two inputs to the output, so that the
+            network learns only what to change. Not published: a narrow network's tokens cannot
+            carry every pixel, and its pictures blur without it.
     """
 
     channels: int = 48
@@ -44,6 +47,7 @@ class S4FusionConfig:
     fusion_states: int = 18
     fusion_blocks: int = 3
     unused_published_layers: bool = True
+    brighter_skip: bool = False
 
 
 class EncoderLevel(nn.Module):
@@ -154,7 +158,8 @@ class S4Fusion(nn.Module):
         (top, bottom), (left, right) = padding(height, levels), padding(width, levels)
         border = (left, right, top, bottom)
         fused = self._fuse(functional.pad(infrared, border), functional.pad(visible, border))
-        return fused[..., top : top + height, left : left + width]
+        fused = fused[..., top : top + height, left : left + width]
+        return fused + torch.maximum(infrared, visible) if self.config.brighter_skip else fused
 
     def _fuse(self, infrared: Tensor, visible: Tensor) -> Tensor:
         x, y = self.embed_infrared(infrared), self.embed_visible(visible)

@@ -142,7 +142,7 @@ class SensorStream:
         if self._run_in_order < _DISORDER_REMEMBERED:
             return False  # the right frame may have been overtaken
         to_beat = min(distance, self._window_ns + 1)
-        return self._stamps[-1] + max(gap_ns, 1) - target >= to_beat
+        return self._stamps[-1] + gap_ns - target >= to_beat
 
     def _stalled(self, target: int) -> bool:
         newest = self._stamps[-1] if self._stamps else self._began_ns

@@ -66,8 +66,11 @@ class Synchronizer:
     """Collects frames and hands out sets, one for each RGB frame, with increasing stamps.
 
     A set is handed out as soon as no better depth and thermal frames can come, and at the
-    latest ``max_wait_ns`` after its RGB frame arrived. Two clocks are at work and never compared
-    with each other: stamps say what belongs together, ``now_ns`` says how long to wait.
+    latest ``max_wait_ns`` after its RGB frame arrived. Once a camera has sent a frame with a
+    later stamp, no nearer one is expected, unless it has lately sent frames out of order.
+
+    Two clocks are at work and never compared with each other: stamps say what belongs
+    together, ``now_ns`` says how long to wait.
 
     Which sets come out depends only on the frames and their arrival times, not on when
     ``advance`` is called in between.

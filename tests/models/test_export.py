@@ -1,0 +1,152 @@
+"""The artifact: PyTorch and ONNX Runtime agree on it, and its manifest is strict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+
+import mmfusion
+from mmfusion.cli import main
+from mmfusion.errors import ExportError
+from mmfusion.export import build_graph
+from mmfusion.graph.camera_graph import CameraSpec
+from mmfusion.manifest import validate_manifest
+from safetensors.torch import save_file
+
+pytestmark = pytest.mark.torch
+SIZE = (120, 160)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_file(mmfusion.create_model("s4fusion_tiny").state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def artifact(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("artifact") / "small"
+    provenance = folder.parent / "provenance.json"
+    provenance.write_text(json.dumps({"training_data": "none: random weights"}))
+    arguments = [
+        "export", "--checkpoint", str(checkpoint), "--rgb-size", "160x120", "--thermal-size",
+        "80x60", "--registration", "homography", "--fusion-scale", "2", "--registered-thermal",
+        "--provenance", str(provenance), "--out", str(folder),
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    return folder
+
+
+def test_the_manifest_describes_the_graph(artifact):
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    graph = (artifact / "graph.onnx").read_bytes()
+    assert manifest["graph"]["sha256"] == hashlib.sha256(graph).hexdigest()
+    assert manifest["name"] == "small"
+    assert manifest["models"][0]["training_data"] == "none: random weights"
+    session = ort.InferenceSession(graph)
+    for side, values in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
+        described = {entry["name"]: entry for entry in manifest[side]}
+        assert list(described) == [value.name for value in values]
+        for value in values:
+            assert described[value.name]["shape"] == value.shape
+    assert len(manifest["rig_packing"]) == 9
+
+
+def test_the_graph_carries_its_scan_function_and_nothing_of_the_machine(artifact):
+    model = onnx.load(artifact / "graph.onnx")
+    scans = [node for node in model.graph.node if node.op_type == "SelectiveScan"]
+    assert len(scans) == 8  # both encoders share a call: 3 levels, 2 fusions, 3 in the decoder
+    assert [function.name for function in model.functions] == ["SelectiveScan"]
+    assert b"site-packages" not in (artifact / "graph.onnx").read_bytes()
+    assert not any(node.op_type in {"Col2Im", "DFT", "CumSum"} for node in model.graph.node)
+
+
+def test_pytorch_and_onnxruntime_agree_on_drawn_images(artifact, checkpoint):
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (*SIZE, 3), np.uint8)
+    thermal = rng.integers(29000, 31000, (60, 80)).astype("<u2")
+    _compare(artifact, checkpoint, rgb, thermal)
+
+
+def test_pytorch_and_onnxruntime_agree_on_real_images(artifact, checkpoint, shared_dir):
+    folder = shared_dir / "data" / "rgbdt" / "val"
+    for stem in ("mm5_071", "mm5_231"):
+        rgb = cv2.imread(str(folder / "rgb" / f"{stem}.jpg"))[..., ::-1]
+        thermal = cv2.imread(str(folder / "thermal" / f"{stem}.png"), cv2.IMREAD_UNCHANGED)
+        rgb = np.ascontiguousarray(cv2.resize(rgb, SIZE[::-1]))
+        _compare(artifact, checkpoint, rgb, cv2.resize(thermal, (80, 60)))
+
+
+def _compare(artifact, checkpoint, rgb, thermal):
+    spec = CameraSpec(
+        SIZE, SIZE, (60, 80), registration="homography", fusion_scale=2, registered_thermal=True
+    )
+    graph, _ = build_graph("s4fusion_tiny", checkpoint, spec)
+    feeds = {name: tensor.numpy() for name, tensor in graph.example_inputs().items()}
+    feeds["rgb"] = rgb
+    feeds["thermal"] = np.ascontiguousarray(thermal).view(np.uint8).reshape(60, 80, 2)
+    feeds["rig"] = np.array([0.5, 0, 2, 0, 0.5, -1, 0, 0, 1], np.float32)
+    session = ort.InferenceSession(artifact / "graph.onnx")
+    read = {value.name for value in session.get_inputs()}
+    for present in ([1, 1, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]):
+        feeds["present"] = np.array(present, np.float32)
+        ours = session.run(None, {name: feeds[name] for name in read})
+        with torch.inference_mode():
+            theirs = graph(**{name: torch.from_numpy(array) for name, array in feeds.items()})
+        for array, (name, tensor) in zip(ours, theirs.items(), strict=True):
+            # One grey level: a value on the border between two may round either way.
+            difference = np.abs(array.astype(np.float64) - tensor.numpy())
+            assert difference.max() <= 1, name
+            assert difference.mean() < 0.01, name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.pop("tolerances"), "'tolerances' is a required property"),
+        (lambda m: m.update(extra=1), "'extra' was unexpected"),
+        (lambda m: m["inputs"][0].update(dtype="uint16"), r"\$\.inputs\[0\]\.dtype"),
+        (lambda m: m["graph"].update(sha256="abc"), r"\$\.graph\.sha256"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_naming_the_key(artifact, change, message):
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    validate_manifest(manifest)
+    change(manifest)
+    with pytest.raises(ExportError, match=message):
+        validate_manifest(manifest)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--checkpoint", "absent.safetensors"], "no checkpoint at absent.safetensors"),
+        (["--model", "s4fusion"], "does not fit S4Fusion"),
+        (["--model", "s5"], "unknown model 's5'"),
+    ],
+)
+def test_user_errors_are_one_clear_line(checkpoint, tmp_path, capsys, arguments, message):
+    base = ["export", "--checkpoint", str(checkpoint), "--rgb-size", "32x24"]
+    assert main([*base, "--out", str(tmp_path / "a"), *arguments]) == 1
+    errors = capsys.readouterr().err.strip()
+    assert message in errors
+    assert "\n" not in errors
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_wrong_provenance_file_is_refused(checkpoint, tmp_path, capsys):
+    path = tmp_path / "p.json"
+    path.write_text('{"author": "me"}')
+    arguments = ["export", "--checkpoint", str(checkpoint), "--rgb-size", "32x24"]
+    assert main([*arguments, "--provenance", str(path), "--out", str(tmp_path / "a")]) == 1
+    assert "'author' is unknown" in capsys.readouterr().err
