@@ -12,6 +12,7 @@
 ARG ROS_DISTRO=jazzy
 FROM ros:${ROS_DISTRO}-ros-base
 
+# From here on ROS_DISTRO is what the base image says.
 # The base image has compiler, CMake and colcon; the venv module and the Python headers it
 # lacks. vision_msgs is the distribution's own. Fast DDS is named because the shared-memory
 # profile is for it.
@@ -30,8 +31,8 @@ COPY . .
 # system's ROS (ONNX Runtime and rosbags are not in apt), and the workspace built with colcon.
 RUN scripts/setup.sh robot
 
-# Shared memory of another user cannot be opened, so run as the camera drivers do if that is
-# not root: docker run --user.
+# Fast DDS cannot open the shared memory of another user: with camera drivers that do not run
+# as root, start this with docker run --user, which needs the files readable and a place for logs.
 RUN chmod -R a+rX /mmfusion
 ENV ROS_LOG_DIR=/tmp/ros-log
 

@@ -15,6 +15,7 @@ from time import perf_counter_ns
 from typing import NamedTuple
 
 from _stock_synchronizer import StockSynchronizer
+
 from mmfusion_ros.core.frames import Frame, FrameSet, Modality, SourceImage
 from mmfusion_ros.core.synchronizer import Synchronizer, SynchronizerConfig
 

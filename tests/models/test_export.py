@@ -13,13 +13,14 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
+from safetensors.torch import save_file
+
 import mmfusion
 from mmfusion.cli import main
 from mmfusion.errors import ExportError
 from mmfusion.export import build_graph
 from mmfusion.graph.camera_graph import CameraSpec
 from mmfusion.manifest import validate_manifest
-from safetensors.torch import save_file
 
 pytestmark = pytest.mark.torch
 SIZE = (120, 160)

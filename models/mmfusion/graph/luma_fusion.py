@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from mmfusion.graph.photometry import enlarge, shrink
@@ -10,8 +11,8 @@ from mmfusion.graph.photometry import enlarge, shrink
 class LumaFusion(nn.Module):
     """Runs a fusion network on pictures ``scale`` times smaller.
 
-    What the network changes in the luma is enlarged and added to the full picture, so detail
-    finer than it saw stays that of the visible image.
+    What the network makes of them beyond their pixel-wise maximum is enlarged and added to the
+    maximum at full size, so detail finer than it saw is that of the brighter picture.
     """
 
     def __init__(self, network: nn.Module, scale: int) -> None:
@@ -24,6 +25,6 @@ class LumaFusion(nn.Module):
         if self.scale == 1:
             full: Tensor = self.network(infrared, luma)
             return full
-        small = shrink(luma, self.scale)
-        change = self.network(shrink(infrared, self.scale), small) - small
-        return luma + enlarge(change, self.scale, *luma.shape[-2:])
+        small = shrink(infrared, self.scale), shrink(luma, self.scale)
+        change = self.network(*small) - torch.maximum(*small)
+        return torch.maximum(infrared, luma) + enlarge(change, self.scale, *luma.shape[-2:])

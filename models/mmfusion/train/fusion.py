@@ -37,9 +37,9 @@ class FusionRecipe:
     batch: int = 8
     crop: int = 97
     learning_rate: float = 2e-3
-    intensity: float = 10.0
-    gradient: float = 40.0
-    ssim: float = 5.0
+    intensity: float = 4.0
+    gradient: float = 120.0
+    ssim: float = 4.0
     seed: int = 0
 
 

@@ -111,8 +111,9 @@ def session():
     """The function body that a runtime without a kernel of its own executes."""
     onnx = pytest.importorskip("onnx")
     ort = pytest.importorskip("onnxruntime")
-    from mmfusion.layers.selective_scan_onnx import add_selective_scan
     from onnx import helper
+
+    from mmfusion.layers.selective_scan_onnx import add_selective_scan
 
     ranks = {"u": 4, "step": 4, "a": 3, "b": 4, "c": 4, "d": 2}
 

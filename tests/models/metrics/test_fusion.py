@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from reference_images import colour, grey
+
 from mmfusion import metrics
 from mmfusion.metrics import MetricError, fusion_metrics
-from reference_images import colour, grey
 
 VISIBLE = grey("vi")
 INFRARED = grey("ir")

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+
 from mmfusion.metrics import aggregate
 
 

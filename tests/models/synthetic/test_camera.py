@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mmfusion.errors import DataError
 from mmfusion.synthetic import Camera, aligned_rig, correspondence, offset_rig
 from mmfusion.synthetic.camera import intrinsics, looking

@@ -6,6 +6,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+
 from mmfusion.synthetic import (
     Part,
     Smoke,

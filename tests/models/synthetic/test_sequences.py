@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+
 from mmfusion.errors import DataError
 from mmfusion.synthetic import (
     DepthSensor,

@@ -4,11 +4,6 @@ import dataclasses
 import random
 
 import pytest
-from mmfusion_ros.core.frames import Absence, Modality
-from mmfusion_ros.core.synchronizer import (
-    SensorTiming,
-    SynchronizerConfig,
-)
 from synchronizer_bench import (
     DEPTH,
     HOUR,
@@ -19,6 +14,12 @@ from synchronizer_bench import (
     Stock,
     contents,
     timing,
+)
+
+from mmfusion_ros.core.frames import Absence, Modality
+from mmfusion_ros.core.synchronizer import (
+    SensorTiming,
+    SynchronizerConfig,
 )
 
 # --- Matching

@@ -6,12 +6,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from mmfusion_ros.core.frames import Modality
-from mmfusion_ros.core.synchronizer import (
-    DropReason,
-    Synchronizer,
-    SynchronizerConfig,
-)
 from synchronizer_bench import (
     DEPTH,
     HOUR,
@@ -22,6 +16,13 @@ from synchronizer_bench import (
     content,
     frame,
     stock_synchronizer,
+)
+
+from mmfusion_ros.core.frames import Modality
+from mmfusion_ros.core.synchronizer import (
+    DropReason,
+    Synchronizer,
+    SynchronizerConfig,
 )
 
 # --- Callback

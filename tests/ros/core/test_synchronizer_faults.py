@@ -1,7 +1,6 @@
 """What disorder, repeats and jumps of time do to a synchroniser."""
 
 import pytest
-from mmfusion_ros.core.frames import Absence, Modality
 from synchronizer_bench import (
     DEPTH,
     HOUR,
@@ -14,6 +13,8 @@ from synchronizer_bench import (
     frame,
     timing,
 )
+
+from mmfusion_ros.core.frames import Absence, Modality
 
 # --- Disorder, repeats, nonsense
 

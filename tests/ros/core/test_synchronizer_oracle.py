@@ -5,6 +5,7 @@ Small numbers make equal stamps, equal distances and frames on the edge of the w
 
 import hypothesis.strategies as st
 from hypothesis import given, settings
+
 from mmfusion_ros.core.frames import Absence, Frame, Modality, SourceImage
 from mmfusion_ros.core.synchronizer import (
     DropReason,

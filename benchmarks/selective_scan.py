@@ -1,0 +1,178 @@
+"""The selective scan, form against form: CPU time and peak memory.
+
+    python benchmarks/selective_scan.py
+
+Forms: the plain sequential loop in PyTorch, our chunked scan in PyTorch, our ONNX function in
+ONNX Runtime, and a plain C++ loop compiled with -O2 (the named baseline). Times are the least
+CPU time of a few interleaved rounds on one thread; memory is the growth of a fresh process's
+peak beyond its inputs and output.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+RESULT = HERE / "results" / "selective_scan.json"
+ROUNDS = 3
+NAMES = ("u", "step", "a", "b", "c", "d")
+# (steps, directions, channels, states): scans of the networks at 480x640.
+CASES = {
+    "s4fusion level 0, encoder": (34560, 8, 72, 12),
+    "s4fusion level 1, fusion": (17280, 4, 144, 18),
+    "s4fusion_tiny level 0, half size": (8640, 8, 36, 4),
+}
+BASELINE = "naive compiled (C++ -O2)"
+
+
+def draw(steps: int, directions: int, channels: int, states: int) -> dict[str, np.ndarray]:
+    """Inputs with the spread of a trained network's."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "u": (1, steps, directions, channels),
+        "step": (1, steps, directions, channels),
+        "a": (directions, channels, states),
+        "b": (1, steps, directions, states),
+        "c": (1, steps, directions, states),
+        "d": (directions, channels),
+    }
+    inputs = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    inputs["step"] = np.exp(0.5 * inputs["step"] - 4)
+    inputs["a"] = -np.exp(np.log(np.arange(1, states + 1, dtype=np.float32)) + 0.1 * inputs["a"])
+    return inputs
+
+
+def compiled() -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """The C++ loop."""
+    library = Path(tempfile.mkdtemp()) / "naive_scan.so"
+    source = HERE / "_naive_scan.cpp"
+    subprocess.run(["c++", "-O2", "-shared", "-fPIC", source, "-o", library], check=True)
+    function = ctypes.CDLL(str(library)).naive_scan
+
+    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        _, steps, directions, channels = inputs["u"].shape
+        states = inputs["a"].shape[2]
+        y, state = np.empty_like(inputs["u"]), np.empty_like(inputs["a"])
+        arrays = [*(inputs[name] for name in NAMES), y, state]
+        sizes = map(ctypes.c_size_t, (steps, directions, channels, states))
+        function(*(array.ctypes.data_as(ctypes.c_void_p) for array in arrays), *sizes)
+        return y
+
+    return run
+
+
+def eager(function_name: str) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """One of the PyTorch forms."""
+    import torch  # noqa: PLC0415
+
+    from mmfusion.layers import selective_scan  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    function = getattr(selective_scan, function_name)
+
+    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        with torch.inference_mode():
+            y: np.ndarray = function(*(torch.from_numpy(inputs[name]) for name in NAMES)).numpy()
+        return y
+
+    return run
+
+
+def onnx_runtime() -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """Our ONNX function."""
+    import onnxruntime  # noqa: PLC0415
+    from onnx import TensorProto, helper  # noqa: PLC0415
+
+    from mmfusion.layers.selective_scan_onnx import OPSET, add_selective_scan  # noqa: PLC0415
+
+    ranks = dict(zip(NAMES, (4, 4, 3, 4, 4, 2), strict=True))
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * rank)
+        for name, rank in ranks.items()
+    ]
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * 4)
+    node = helper.make_node("SelectiveScan", NAMES, ["y"], domain="mmfusion")
+    graph = helper.make_graph([node], "scan", values, [y])
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    add_selective_scan(model)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        output: np.ndarray = session.run(None, inputs)[0]
+        return output
+
+    return run
+
+
+FORMS: dict[str, Callable[[], Callable[[dict[str, np.ndarray]], np.ndarray]]] = {
+    BASELINE: compiled,
+    "plain loop (PyTorch)": lambda: eager("selective_scan_reference"),
+    "chunked (PyTorch)": lambda: eager("selective_scan"),
+    "ONNX Scan (onnxruntime)": onnx_runtime,
+}
+
+
+def peak_megabytes(form: str, case: str) -> float:
+    """Growth of a fresh process's peak memory while one form runs, in MB."""
+    command = [sys.executable, __file__, "--peak", form, case]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def print_peak(form: str, case: str) -> None:
+    """Body of the fresh process of `peak_megabytes`."""
+    run = FORMS[form]()
+    run(draw(32, *CASES[case][1:]))
+    inputs = draw(*CASES[case])
+    # Inputs are drawn with larger temporaries: what counts is growth over the resident size.
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
+    output = run(inputs)
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
+    print(max(0.0, (peak - resident - output.nbytes) / 1e6))
+
+
+def main() -> None:
+    """Measure and print."""
+    forms = {name: make() for name, make in FORMS.items()}
+    record: dict[str, dict[str, dict[str, float]]] = {}
+    for case, shape in CASES.items():
+        inputs = draw(*shape)
+        expected = forms[BASELINE](inputs)
+        seconds = dict.fromkeys(forms, float("inf"))
+        for _ in range(ROUNDS):
+            for name, run in forms.items():
+                start = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+                output = run(inputs)
+                spent = resource.getrusage(resource.RUSAGE_SELF).ru_utime - start
+                seconds[name] = min(seconds[name], spent)
+                np.testing.assert_allclose(output, expected, atol=2e-4, rtol=1e-3)
+        print(f"\n{case}: T, K, D, S = {shape}")
+        print(f"{'form':28}{'CPU s':>9}{'ratio':>8}{'peak MB':>10}")
+        record[case] = {}
+        for name, spent in seconds.items():
+            ratio, peak = spent / seconds[BASELINE], peak_megabytes(name, case)
+            record[case][name] = {"cpu_s": spent, "ratio": ratio, "peak_mb": peak}
+            print(f"{name:28}{spent:9.3f}{ratio:8.2f}{peak:10.0f}")
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--peak"]:
+        print_peak(*sys.argv[2:])
+    else:
+        main()

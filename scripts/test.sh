@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Check this checkout: style, types and tests.
+#
+#   scripts/test.sh [pytest arguments]          everything but the slow tests
+#   scripts/test.sh --unit [pytest arguments]   fast tests only: no ROS, no style, no types
+#   scripts/test.sh --full [pytest arguments]   everything, slow tests too
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+
+scope=default
+case ${1:-} in
+    --unit | --full) scope=${1#--} && shift ;;
+    --help | -h) sed -n '2,6s/^# \{0,1\}//p' scripts/test.sh && exit ;;
+esac
+
+source scripts/setup.sh dev
+
+# Tests must neither hear other robots nor be heard by them.
+ROS_DOMAIN_ID=$(python scripts/free_ros_domain.py)
+export ROS_DOMAIN_ID ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
+
+if [[ $scope != unit ]]; then
+    ruff check --quiet .
+    ruff format --quiet --check .
+    mypy --strict --no-error-summary models/mmfusion ros2_ws/src/mmfusion_ros/mmfusion_ros scripts
+fi
+
+case $scope in
+    unit) selection="not slow and not ros" ;;
+    full) selection="slow or not slow" ;;
+    *) selection="not slow" ;;
+esac
+exec python -m pytest -m "$selection" "$@"
