@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _PRESETS: Mapping[str, Callable[[], nn.Module]] = {
     # As published: 3.56 M parameters.
     "s4fusion": lambda: S4Fusion(S4FusionConfig()),
-    # For CPUs and small boards.
+    # For CPUs and small boards: weights between the two pictures, see S4FusionConfig.blend.
     "s4fusion_tiny": lambda: S4Fusion(
         S4FusionConfig(
             channels=24,
@@ -23,7 +23,7 @@ _PRESETS: Mapping[str, Callable[[], nn.Module]] = {
             fusion_states=6,
             fusion_blocks=1,
             unused_published_layers=False,
-            brighter_skip=True,
+            blend=True,
         )
     ),
 }

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-import torch
+from typing import cast
+
 from torch import Tensor, nn
 
+from mmfusion.errors import ExportError
 from mmfusion.graph.photometry import enlarge, shrink
+from mmfusion.s4fusion import S4Fusion
 
 
 class LumaFusion(nn.Module):
     """Runs a fusion network on pictures ``scale`` times smaller.
 
-    What the network makes of them beyond their pixel-wise maximum is enlarged and added to the
-    maximum at full size, so detail finer than it saw is that of the brighter picture.
+    A network that blends gives its weights at the small size; they are enlarged and applied to
+    the full pictures, which therefore keep every detail.
     """
 
-    def __init__(self, network: nn.Module, scale: int) -> None:
+    def __init__(self, network: nn.Module, scale: int = 1) -> None:
+        """Wrap a network.
+
+        Args:
+            network: called as ``network(infrared, visible)``.
+            scale: 1 runs it at full size.
+
+        Raises:
+            ExportError: if the scale is not 1 and the network does not blend.
+        """
         super().__init__()
         self.network = network
         self.scale = scale
+        if scale != 1 and not (isinstance(network, S4Fusion) and network.config.blend):
+            raise ExportError(
+                f"fusion_scale {scale} needs a network that blends, such as s4fusion_tiny; "
+                "export this one with fusion_scale 1"
+            )
 
     def forward(self, infrared: Tensor, luma: Tensor) -> Tensor:
         """Fuse (N, 1, H, W) pictures in [0, 1]; the result may lie slightly outside."""
@@ -26,5 +43,6 @@ class LumaFusion(nn.Module):
             full: Tensor = self.network(infrared, luma)
             return full
         small = shrink(infrared, self.scale), shrink(luma, self.scale)
-        change = self.network(*small) - torch.maximum(*small)
-        return torch.maximum(infrared, luma) + enlarge(change, self.scale, *luma.shape[-2:])
+        weight = cast("S4Fusion", self.network).blend_weight(*small)
+        weight = enlarge(weight, self.scale, *luma.shape[-2:])
+        return luma + weight * (infrared - luma)

@@ -36,9 +36,10 @@ class S4FusionConfig:
         unused_published_layers: hold the layers that the published weights contain and the
             published forward pass computes in vain (the fusion of level 0, the norm of the
             tail), so that those weights load and save completely. They never run.
-        brighter_skip: add the pixel-wise maximum of the two inputs to the output, so that the
-            network learns only what to change. Not published: a narrow network's tokens cannot
-            carry every pixel, and its pictures blur without it.
+        blend: read the output as the log-odds of taking a pixel from infrared rather than from
+            visible, instead of as luminance. Not published: the tokens of a narrow network
+            cannot carry every pixel, but they can say which picture to trust where; and such
+            weights may be computed small and applied at full size.
     """
 
     channels: int = 48
@@ -47,7 +48,7 @@ class S4FusionConfig:
     fusion_states: int = 18
     fusion_blocks: int = 3
     unused_published_layers: bool = True
-    brighter_skip: bool = False
+    blend: bool = False
 
 
 class EncoderLevel(nn.Module):
@@ -153,13 +154,24 @@ class S4Fusion(nn.Module):
                 "S4Fusion takes infrared and visible of one shape (N, 1, H, W), got "
                 f"{tuple(infrared.shape)} and {tuple(visible.shape)}"
             )
+        if self.config.blend:
+            return visible + self.blend_weight(infrared, visible) * (infrared - visible)
+        return self._run(infrared, visible)
+
+    def blend_weight(self, infrared: Tensor, visible: Tensor) -> Tensor:
+        """Share of infrared at each pixel, in (0, 1); inputs and shape as `forward`.
+
+        Only of a network whose configuration says ``blend``.
+        """
+        return torch.sigmoid(self._run(infrared, visible))
+
+    def _run(self, infrared: Tensor, visible: Tensor) -> Tensor:
         height, width = infrared.shape[-2:]
         levels = len(self.config.depths)
         (top, bottom), (left, right) = padding(height, levels), padding(width, levels)
         border = (left, right, top, bottom)
         fused = self._fuse(functional.pad(infrared, border), functional.pad(visible, border))
-        fused = fused[..., top : top + height, left : left + width]
-        return fused + torch.maximum(infrared, visible) if self.config.brighter_skip else fused
+        return fused[..., top : top + height, left : left + width]
 
     def _fuse(self, infrared: Tensor, visible: Tensor) -> Tensor:
         x, y = self.embed_infrared(infrared), self.embed_visible(visible)

@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -37,9 +39,9 @@ class FusionRecipe:
     batch: int = 8
     crop: int = 97
     learning_rate: float = 2e-3
-    intensity: float = 4.0
-    gradient: float = 120.0
-    ssim: float = 4.0
+    intensity: float = 3.0
+    gradient: float = 60.0
+    ssim: float = 3.0
     seed: int = 0
 
 
@@ -107,19 +109,26 @@ def _warmup_cosine(steps: int) -> Callable[[int], float]:
 def _draw_batch(
     pairs: Sequence[Pair], recipe: FusionRecipe, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    crops = []
-    for index in rng.integers(len(pairs), size=recipe.batch):
-        pair = pairs[index]
-        height, width = pair.visible.shape
-        top = rng.integers(height - recipe.crop + 1)
-        left = rng.integers(width - recipe.crop + 1)
-        window = np.stack((pair.infrared, pair.visible))[
-            :, top : top + recipe.crop, left : left + recipe.crop
-        ]
-        flips = tuple(axis for axis in (1, 2) if rng.random() < 0.5)
-        crops.append(np.flip(window, flips))
-    batch = torch.from_numpy(np.ascontiguousarray(crops)).float().div_(255)
+    crops = [
+        _draw_crop(pairs[i], recipe.crop, rng) for i in rng.integers(len(pairs), size=recipe.batch)
+    ]
+    batch = torch.from_numpy(np.stack(crops)).float().div_(255)
     return batch[:, :1], batch[:, 1:]
+
+
+def _draw_crop(pair: Pair, side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Random window of a pair, (2, side, side); half of them at half the resolution.
+
+    Networks run on shrunk pictures too, whose detail per pixel is another.
+    """
+    images = np.stack((pair.infrared, pair.visible))
+    if min(pair.visible.shape) >= 2 * side and rng.random() < 0.5:
+        images = np.stack(
+            [cv2.resize(x, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for x in images]
+        )
+    top, left = (int(rng.integers(extent - side + 1)) for extent in images.shape[1:])
+    window = images[:, top : top + side, left : left + side]
+    return np.flip(window, tuple(axis for axis in (1, 2) if rng.random() < 0.5))
 
 
 def _save(model: nn.Module, recipe: FusionRecipe, pairs: int, out: Path) -> None:

@@ -1,0 +1,47 @@
+"""A fusion network run small, its weights applied at full size."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+import mmfusion  # noqa: E402
+from mmfusion.errors import ExportError  # noqa: E402
+from mmfusion.graph.luma_fusion import LumaFusion  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return mmfusion.create_model("s4fusion_tiny").eval()
+
+
+def test_at_full_size_it_is_the_network(network):
+    pair = torch.rand(1, 1, 26, 38), torch.rand(1, 1, 26, 38)
+    with torch.inference_mode():
+        assert torch.equal(LumaFusion(network)(*pair), network(*pair))
+
+
+@pytest.mark.parametrize("size", [(26, 38), (27, 41)])
+def test_run_small_it_keeps_the_detail_of_its_sources(network, size):
+    infrared, luma = torch.rand(1, 1, *size), torch.rand(1, 1, *size)
+    with torch.inference_mode():
+        fused = LumaFusion(network, 2)(infrared, luma)
+    assert fused.shape == luma.shape
+    # A blend: nowhere outside what the two pictures show at that very pixel.
+    assert (fused <= torch.maximum(infrared, luma) + 1e-6).all()
+    assert (fused >= torch.minimum(infrared, luma) - 1e-6).all()
+
+
+def test_equal_pictures_stay_as_they_are(network):
+    picture = torch.rand(1, 1, 30, 30)
+    with torch.inference_mode():
+        torch.testing.assert_close(LumaFusion(network, 2)(picture, picture), picture)
+
+
+def test_a_network_that_does_not_blend_cannot_run_small():
+    with pytest.raises(ExportError, match="fusion_scale 2 needs a network that blends"):
+        LumaFusion(mmfusion.create_model("s4fusion"), 2)
