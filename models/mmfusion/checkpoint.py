@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import textwrap
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -24,8 +25,10 @@ def load_checkpoint(model: nn.Module, checkpoint: Path) -> str:
     try:
         model.load_state_dict(load(data))
     except (SafetensorError, RuntimeError) as error:
+        lines = str(error).splitlines()
+        reason = textwrap.shorten(" ".join(lines[1:] or lines), 200)  # the first line is a title
         raise ModelError(
-            f"{checkpoint} does not fit {type(model).__name__}: {str(error).splitlines()[0]}; "
+            f"{checkpoint} does not fit {type(model).__name__}: {reason}; "
             "expected a safetensors file written by this package for the same model"
         ) from error
     return hashlib.sha256(data).hexdigest()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from mmfusion.errors import MmfusionError
@@ -18,6 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.command(options)
     except MmfusionError as error:
+        print(f"mmfusion {options.name}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
         print(f"mmfusion {options.name}: {error}", file=sys.stderr)
         return 1
     except ImportError as error:
@@ -45,17 +49,22 @@ def _parser() -> argparse.ArgumentParser:
         help="holds infrared and visible images in subfolders ir and vi",
     )
     train.add_argument("--out", type=Path, required=True, help="where weights and recipe go")
-    train.add_argument("--steps", type=int, default=1500)
-    train.add_argument("--batch", type=int, default=6)
-    train.add_argument("--crop", type=int, default=97, help="side of the training crops, pixels")
-    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--steps", type=_at_least(1), default=1500)
+    train.add_argument("--batch", type=_at_least(1), default=6)
+    train.add_argument(
+        "--crop",
+        type=_at_least(11),  # the window of the SSIM loss
+        default=97,
+        help="side of the training crops, pixels",
+    )
+    train.add_argument("--seed", type=_at_least(0), default=0)
     train.set_defaults(command=_train)
 
     evaluate = commands.add_parser("evaluate", help="measure a fusion network on held-out pairs")
     _add_model(evaluate)
     evaluate.add_argument("--checkpoint", type=Path, required=True)
     evaluate.add_argument("--data", type=Path, nargs="+", required=True, metavar="FOLDER")
-    evaluate.add_argument("--fusion-scale", type=int, default=1)
+    evaluate.add_argument("--fusion-scale", type=_at_least(1), default=1)
     evaluate.add_argument("--out", type=Path, required=True, help="JSON file for the means")
     evaluate.set_defaults(command=_evaluate)
 
@@ -74,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--registration", choices=("identity", "homography"), default="identity")
     export.add_argument(
         "--fusion-scale",
-        type=int,
+        type=_at_least(1),
         default=1,
         help="let the network see pictures this many times smaller",
     )
@@ -94,6 +103,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="s4fusion_tiny", help="default: %(default)s")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text) if text.lstrip("-").isdecimal() else None
+        if value is None or value < least:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is unusable; expected a whole number of at least {least}"
+            )
+        return value
+
+    return parse
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from torch.nn import functional
 # Range adaptation per frame: at 30 Hz a step change is followed in about a third of a second,
 # while a hot object entering the picture does not make everything else flicker.
 RANGE_ADAPTATION = 0.1
+RANGE_ADAPTATION_MAX = 0.5
 RANGE_TAIL = 0.005  # share of pixels outside the display range on each side
 _RANGE_SAMPLES = 3072  # TensorRT's TopK takes at most 3840
 
@@ -67,8 +68,9 @@ def next_thermal_range(
     """Low and high count of the display range, carried from frame to frame.
 
     The picture's own range is the span of all but its lowest and highest `RANGE_TAIL` pixels,
-    at least ``min_span`` wide. The carried range moves a tenth of the way towards it per frame;
-    at once on the first frame, and when the scene leaves the range by more than its span.
+    at least ``min_span`` wide. The carried range moves a tenth of the way towards it per frame,
+    up to half when they differ by several spans, and all the way when there is none yet or the
+    whole scene lies outside it.
 
     Args:
         counts: (1, 1, H, W).
@@ -86,10 +88,11 @@ def next_thermal_range(
     low = -((-samples).topk(tail).values[-1])
     centre, half = (high + low) / 2, ((high - low) / 2).clamp(min=min_span / 2)
     target = torch.stack((centre - half, centre + half))
-    span = previous[1] - previous[0]
-    jump = (span <= 0) | ((target - previous).abs().amax(dim=0) > span)
-    share = torch.where(jump, 1.0, RANGE_ADAPTATION) * present
-    return previous + share * (target - previous)
+    span, target_span = previous[1] - previous[0], target[1] - target[0]
+    distance = (target - previous).abs().amax(dim=0) / torch.minimum(span, target_span)
+    share = (RANGE_ADAPTATION * distance).clamp(RANGE_ADAPTATION, RANGE_ADAPTATION_MAX)
+    blind = (span <= 0) | (target[0] > previous[1]) | (target[1] < previous[0])
+    return previous + torch.where(blind, 1.0, share) * present * (target - previous)
 
 
 def normalise_counts(counts: Tensor, display_range: Tensor) -> Tensor:

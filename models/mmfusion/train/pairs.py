@@ -35,7 +35,8 @@ def find_pairs(folder: Path) -> list[tuple[str, Path, Path]]:
         (stem, infrared path, visible path), sorted by stem.
 
     Raises:
-        DataError: if a subfolder is missing or files have no partner, naming them.
+        DataError: if a subfolder is missing, or files have no partner or more than one, naming
+            them.
     """
     sides = {}
     for side, names in _FOLDERS.items():
@@ -44,7 +45,7 @@ def find_pairs(folder: Path) -> list[tuple[str, Path, Path]]:
             raise DataError(
                 f"{folder} has no {side} images: expected a subfolder named {' or '.join(names)}"
             )
-        sides[side] = {p.stem: p for p in found[0].iterdir() if p.suffix.lower() in _SUFFIXES}
+        sides[side] = _by_stem(found[0])
     infrared, visible = sides["infrared"], sides["visible"]
     unpaired = sorted(infrared.keys() ^ visible.keys())
     if unpaired:
@@ -55,6 +56,20 @@ def find_pairs(folder: Path) -> list[tuple[str, Path, Path]]:
     if not infrared:
         raise DataError(f"{folder} holds no images")
     return [(stem, infrared[stem], visible[stem]) for stem in sorted(infrared)]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in _SUFFIXES:
+            continue
+        if path.stem in files:
+            raise DataError(
+                f"{folder} holds both {files[path.stem].name} and {path.name}; expected one image "
+                f"named {path.stem}"
+            )
+        files[path.stem] = path
+    return files
 
 
 def load_pairs(folders: Sequence[Path]) -> list[Pair]:
@@ -82,8 +97,11 @@ def read_grey(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: if the file is not a readable image.
     """
-    data = np.fromfile(path, np.uint8)  # by way of memory: imread prints its own warnings
-    image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+    try:
+        data = np.fromfile(path, np.uint8)  # by way of memory: imread prints its own warnings
+        image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+    except (OSError, cv2.error) as error:
+        raise DataError(f"{path} is not a readable image: {error}") from error
     if image is None:
-        raise DataError(f"{path} is not a readable image")
+        raise DataError(f"{path} is not a readable image; expected a whole PNG or JPEG file")
     return image.astype(np.uint8, copy=False)

@@ -78,6 +78,17 @@ class TestThermalRange:
         carried = photometry.next_thermal_range(hot, carried, self.present, 50)
         assert carried.tolist() == [29975, 30025]
 
+    def test_a_scene_of_much_less_contrast_is_followed_in_a_few_frames(self):
+        rng = np.random.default_rng(0)
+        wide = counts_of(rng.uniform(18000, 20000, (48, 64)))
+        narrow = counts_of(rng.uniform(19800, 19900, (48, 64)))
+        carried = photometry.next_thermal_range(wide, self.unset, self.present, 50)
+        for _ in range(8):
+            before = carried
+            carried = photometry.next_thermal_range(narrow, carried, self.present, 50)
+            assert carried[0] - before[0] < 1000  # never more than half of the way
+        assert carried[0] == pytest.approx(19800, abs=150)
+
     def test_an_absent_camera_leaves_it(self):
         carried = torch.tensor([100.0, 200.0])
         counts = counts_of(np.zeros((48, 64)))

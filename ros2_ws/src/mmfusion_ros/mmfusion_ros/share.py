@@ -1,4 +1,4 @@
-"""Find the files that this package and its messages install: launch, rig, DDS and RViz files, .msg."""
+"""Find the files that this package and its messages install: launch files, .msg files ..."""
 
 from __future__ import annotations
 

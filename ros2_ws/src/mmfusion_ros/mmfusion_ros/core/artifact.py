@@ -18,6 +18,17 @@ from jsonschema.exceptions import best_match
 from mmfusion_ros.core.errors import ArtifactError
 from mmfusion_ros.core.frames import Modality
 
+_Pattern = tuple[str, tuple[int | None, ...]]  # dtype, shape; None is any extent
+
+# What an input takes, by image encoding.
+_PIXELS: dict[str, _Pattern] = {
+    "rgb8": ("uint8", (None, None, 3)),
+    "16UC1": ("uint8", (None, None, 2)),
+    "32FC1": ("float32", (None, None)),
+    "mono16": ("uint8", (None, None, 2)),
+    "mono8": ("uint8", (None, None, 1)),
+}
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -79,14 +90,21 @@ def open_artifact(folder: Path) -> Artifact:
     """
     folder = Path(folder)
     manifest_path, graph_path = folder / "manifest.json", folder / "graph.onnx"
-    for path in (manifest_path, graph_path):
-        if not path.is_file():
-            raise ArtifactError(
-                f"{folder} is not an artifact: {path.name} is missing; expected a folder written "
-                "by 'mmfusion export'"
-            )
     try:
-        manifest = json.loads(manifest_path.read_text())
+        manifest_file, graph_file = manifest_path.read_bytes(), graph_path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ArtifactError(
+            f"{folder} is not an artifact: {Path(error.filename).name} is missing; expected a "
+            "folder written by 'mmfusion export'"
+        ) from error
+    except OSError as error:
+        raise ArtifactError(
+            f"{error.filename} cannot be read ({error.strerror}); check what it is and its "
+            "permissions"
+        ) from error
+    digest = hashlib.sha256(graph_file).hexdigest()
+    try:
+        manifest = json.loads(manifest_file)
     except ValueError as error:
         raise ArtifactError(
             f"{manifest_path} is not valid JSON ({error}); export the artifact again"
@@ -97,21 +115,27 @@ def open_artifact(folder: Path) -> Artifact:
             f"{manifest_path}, {problem.json_path}: {problem.message}; export the artifact again "
             "with a matching version of mmfusion"
         )
-    digest = hashlib.sha256(graph_path.read_bytes()).hexdigest()
     if digest != manifest["graph"]["sha256"]:
         raise ArtifactError(
             f"{graph_path} is not the graph its manifest describes (SHA-256 {digest[:12]}..., "
             f"expected {manifest['graph']['sha256'][:12]}...); copy or export the artifact again"
         )
-    missing = {"rgb", "thermal_range", "present"} - {entry["name"] for entry in manifest["inputs"]}
-    if missing:
-        raise ArtifactError(f"{manifest_path}, $.inputs: no input named {sorted(missing)[0]!r}")
+    inputs, outputs = _tensors(manifest["inputs"]), _tensors(manifest["outputs"])
+    encodings = {Modality(key): value for key, value in manifest["encodings"].items()}
+    _check_tensors(f"{manifest_path}, $.inputs", inputs, *_known_inputs(manifest))
+    surplus = inputs.keys() - _known_inputs(manifest)[0].keys()
+    if surplus:
+        raise ArtifactError(
+            f"{manifest_path}, $.inputs: {min(surplus)!r} is not known to this version; expected "
+            "a graph without it, or a newer mmfusion_ros"
+        )
+    _check_tensors(f"{manifest_path}, $.outputs", outputs, *_known_outputs(inputs["rgb"]))
     return Artifact(
         folder=folder,
         name=manifest["name"],
-        inputs=_tensors(manifest["inputs"]),
-        outputs=_tensors(manifest["outputs"]),
-        encodings={Modality(key): value for key, value in manifest["encodings"].items()},
+        inputs=inputs,
+        outputs=outputs,
+        encodings=encodings,
         rig_packing=tuple(manifest["rig_packing"]),
         classes=tuple(manifest["classes"]),
         quality={
@@ -130,7 +154,57 @@ def _validator() -> Draft202012Validator:
 
 
 def _tensors(entries: list[dict[str, Any]]) -> dict[str, TensorSpec]:
+    # 64.0 is an integer to JSON Schema, not to NumPy.
     return {
-        entry["name"]: TensorSpec(entry["name"], np.dtype(entry["dtype"]), tuple(entry["shape"]))
+        entry["name"]: TensorSpec(
+            entry["name"], np.dtype(entry["dtype"]), tuple(map(int, entry["shape"]))
+        )
         for entry in entries
     }
+
+
+def _known_inputs(manifest: Mapping[str, Any]) -> tuple[dict[str, _Pattern], set[str]]:
+    """All inputs a graph can have, and the names of those it must have."""
+    known: dict[str, _Pattern] = {
+        **{name: _PIXELS[encoding] for name, encoding in manifest["encodings"].items()},
+        "thermal_range": ("float32", (2,)),
+        "present": ("float32", (3,)),
+    }
+    required = {"rgb", "thermal_range", "present"}
+    if manifest["rig_packing"]:
+        known["rig"] = ("float32", (len(manifest["rig_packing"]),))
+    return known, required
+
+
+def _known_outputs(rgb: TensorSpec) -> tuple[dict[str, _Pattern], set[str]]:
+    """The outputs that are used here; a graph may have more."""
+    known: dict[str, _Pattern] = {
+        "fused": ("uint8", rgb.shape),
+        "registered_thermal": ("uint8", rgb.shape[:2]),
+        "thermal_range_next": ("float32", (2,)),
+    }
+    return known, {"fused", "thermal_range_next"}
+
+
+def _check_tensors(
+    where: str, tensors: Mapping[str, TensorSpec], known: dict[str, _Pattern], required: set[str]
+) -> None:
+    missing = required - tensors.keys()
+    if missing:
+        raise ArtifactError(f"{where}: no {min(missing)!r}; export the artifact again")
+    for name, (dtype, shape) in known.items():
+        spec = tensors.get(name)
+        if spec is not None and not _fits(spec, dtype, shape):
+            sides = ", ".join("any" if extent is None else str(extent) for extent in shape)
+            raise ArtifactError(
+                f"{where}, {name}: {spec.dtype} {list(spec.shape)} is not what it means; expected "
+                f"{dtype} [{sides}]; export the artifact again"
+            )
+
+
+def _fits(spec: TensorSpec, dtype: str, shape: tuple[int | None, ...]) -> bool:
+    return (
+        spec.dtype == dtype
+        and len(spec.shape) == len(shape)
+        and all(wanted in {None, given} for given, wanted in zip(spec.shape, shape, strict=True))
+    )

@@ -24,6 +24,16 @@ _LAYOUTS: dict[str, tuple[str, int]] = {
     "16UC1": ("u2", 1),
     "32FC1": ("f4", 1),
 }
+# What decoded files are; OpenCV gives colour as BGR.
+_DECODED = {
+    ("uint8", 1): "mono8",
+    ("uint16", 1): "mono16",
+    ("float32", 1): "32FC1",
+    ("uint8", 3): "bgr8",
+    ("uint8", 4): "bgra8",
+}
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_JPEG_PADDING = 4096  # most bytes that are looked at behind the end of a JPEG
 _FINGERPRINT_SAMPLES = 4096
 
 
@@ -48,7 +58,12 @@ def view(image: SourceImage) -> NDArray[Any]:
     dtype = np.dtype(f"{'>' if image.is_bigendian else '<'}{kind}")
     row = image.width * channels * dtype.itemsize
     pixels = np.frombuffer(image.data, np.uint8)
-    if image.height < 1 or image.width < 1 or image.step < row:
+    if image.height < 1 or image.width < 1:
+        raise ImageError(
+            f"{image.width}x{image.height} pixels is no image; expected at least 1x1, check the "
+            "camera driver"
+        )
+    if image.step < row:
         raise ImageError(
             f"{image.width}x{image.height} {image.encoding} with step {image.step} is impossible; "
             f"expected a step of at least {row} bytes"
@@ -60,9 +75,9 @@ def view(image: SourceImage) -> NDArray[Any]:
             f"truncated: {pixels.size} bytes for {image.width}x{image.height} {image.encoding} "
             f"with step {image.step}; expected {needed}"
         )
-    rows = np.lib.stride_tricks.as_strided(
-        pixels, (image.height, row), (image.step, 1), writeable=False
-    )
+    # From one row no step is taken: it may be any number, even none that fits a stride.
+    step = image.step if image.height > 1 else row
+    rows = np.lib.stride_tricks.as_strided(pixels, (image.height, row), (step, 1), writeable=False)
     array = rows.view(dtype)
     return array.reshape(image.height, image.width, channels) if channels > 1 else array
 
@@ -86,7 +101,7 @@ def to_encoding(image: SourceImage, encoding: str) -> NDArray[Any]:
     if encoding == "rgb8":
         return np.ascontiguousarray(_to_rgb(pixels, source))
     if encoding == "32FC1":
-        return np.ascontiguousarray(_to_metres(pixels), dtype=np.float32)
+        return np.require(_to_metres(pixels, source), np.float32, ["C", "ALIGNED"])
     if encoding in {"mono16", "16UC1"}:
         if pixels.ndim != 2 or pixels.dtype.kind != "u":
             raise ImageError(_misfit(source, encoding, "mono16, 16UC1 or mono8"))
@@ -117,15 +132,30 @@ def fingerprint(image: SourceImage) -> int:
 
 
 def _decode(image: SourceImage) -> tuple[NDArray[Any], str]:
-    pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    data = np.frombuffer(image.data, np.uint8)
+    try:
+        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if _is_whole(data) else None
+    except cv2.error:  # raised for a size beyond its limits, where other damage gives None
+        pixels = None
     if pixels is None:
         raise ImageError(
-            f"a compressed image ({image.encoding}) of {len(image.data)} bytes cannot be decoded; "
+            f"a compressed image ({image.encoding}) of {data.size} bytes cannot be decoded; "
             "expected a complete JPEG or PNG file"
         )
-    if pixels.ndim == 2:
-        return pixels, "mono16" if pixels.dtype == np.uint16 else "mono8"
-    return pixels, "bgra8" if pixels.shape[2] == 4 else "bgr8"
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    try:
+        return pixels, _DECODED[pixels.dtype.name, channels]
+    except KeyError:
+        raise ImageError(
+            f"a compressed image ({image.encoding}) holds {channels} channels of {pixels.dtype}; "
+            "expected 8-bit grey or colour, or 16-bit grey"
+        ) from None
+
+
+def _is_whole(data: NDArray[np.uint8]) -> bool:
+    # OpenCV 4 fills the rows that a cut JPEG lacks with grey and says nothing.
+    is_jpeg = data[:2].tobytes() == _JPEG_START
+    return data.size > 0 and (not is_jpeg or _JPEG_END in data[-_JPEG_PADDING:].tobytes())
 
 
 def _to_rgb(pixels: NDArray[Any], source: str) -> NDArray[Any]:
@@ -140,12 +170,12 @@ def _to_rgb(pixels: NDArray[Any], source: str) -> NDArray[Any]:
     raise ImageError(_misfit(source, "rgb8", "an 8-bit colour or mono8 image"))
 
 
-def _to_metres(pixels: NDArray[Any]) -> NDArray[Any]:
+def _to_metres(pixels: NDArray[Any], source: str) -> NDArray[Any]:
     # REP 118: integer depth is in millimetres, 0 invalid; float depth in metres, NaN invalid.
     if pixels.dtype.kind == "f":
         return pixels
     if pixels.dtype.itemsize != 2:
-        raise ImageError(_misfit("mono8", "32FC1", "16UC1 or 32FC1"))
+        raise ImageError(_misfit(source, "32FC1", "16UC1 or 32FC1"))
     metres = pixels.astype(np.float32) / 1000
     return np.where(pixels == 0, np.float32("nan"), metres)
 

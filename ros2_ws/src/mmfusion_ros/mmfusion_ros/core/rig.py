@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, TypeChecker
 from jsonschema.exceptions import best_match
+from jsonschema.validators import extend
 from numpy.typing import NDArray
 
 from mmfusion_ros.core.errors import RigError
@@ -67,14 +69,17 @@ class Rig:
         Raises:
             RigError: if this rig does not have one of them.
         """
+        unknown = [name for name in names if name not in _HOMOGRAPHY]
+        if unknown:
+            raise RigError(
+                f"the artifact asks for {unknown[0]!r}, which no rig file provides; export it "
+                "again with a matching version of mmfusion"
+            )
         if self.thermal_from_rgb is None:
             raise RigError(
                 f"rig {self.name!r} has no thermal_from_rgb homography, which the artifact needs; "
                 "add it to the rig file or export the artifact with registration identity"
             )
-        unknown = [name for name in names if name not in _HOMOGRAPHY]
-        if unknown:
-            raise RigError(f"the artifact asks for {unknown[0]!r}, which no rig file provides")
         return np.array([self.thermal_from_rgb[_HOMOGRAPHY[name]] for name in names], np.float32)
 
 
@@ -87,14 +92,21 @@ def load_rig(path: Path) -> Rig:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_bytes())  # which YAML itself decodes, and complains of
     except OSError as error:
         raise RigError(f"no readable rig file at {path} ({error.strerror})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-99-99
         raise RigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     problem = best_match(_validator().iter_errors(content))
     if problem is not None:
         raise RigError(f"{path}, {problem.json_path}: {problem.message}")
+    for name, entry in content["cameras"].items():
+        norm = math.hypot(*entry["rotation"])
+        if abs(norm - 1) > 1e-3:
+            raise RigError(
+                f"{path}, $.cameras.{name}.rotation: {entry['rotation']} is no unit quaternion "
+                f"(norm {norm:.4f}); expected x y z w of norm 1"
+            )
     homography = content.get("thermal_from_rgb")
     return Rig(
         name=content["name"],
@@ -107,12 +119,9 @@ def load_rig(path: Path) -> Rig:
 def _camera(entry: dict[str, Any]) -> Camera:
     x, y, z = map(float, entry["translation"])
     qx, qy, qz, qw = map(float, entry["rotation"])
-    norm = (qx**2 + qy**2 + qz**2 + qw**2) ** 0.5
-    if abs(norm - 1) > 1e-3:
-        raise RigError(f"rotation [{qx}, {qy}, {qz}, {qw}] is no unit quaternion (norm {norm:.4f})")
     return Camera(
-        width=entry["width"],
-        height=entry["height"],
+        width=int(entry["width"]),  # 640.0 is an integer to JSON Schema
+        height=int(entry["height"]),
         camera_matrix=tuple(map(float, entry["camera_matrix"])),
         distortion=tuple(map(float, entry["distortion"])),
         translation=(x, y, z),
@@ -124,4 +133,16 @@ def _camera(entry: dict[str, Any]) -> Camera:
 @cache
 def _validator() -> Draft202012Validator:
     schema = resources.files(__package__).joinpath("rig.schema.json").read_text()
-    return Draft202012Validator(json.loads(schema))
+    # YAML knows .nan, .inf and numbers that no float32 holds.
+    checker = Draft202012Validator.TYPE_CHECKER.redefine("number", _is_usable_number)
+    strict = extend(Draft202012Validator, type_checker=checker)
+    validator: Draft202012Validator = strict(json.loads(schema))
+    return validator
+
+
+def _is_usable_number(_checker: TypeChecker, value: object) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) <= float(np.finfo(np.float32).max)
+    )

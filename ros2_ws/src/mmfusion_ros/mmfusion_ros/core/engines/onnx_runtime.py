@@ -44,22 +44,24 @@ class OnnxRuntimeEngine:
         # Spinning threads take the cores from the cameras' drivers between frames.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
+        self._outputs = {
+            spec.name: np.zeros(spec.shape, spec.dtype) for spec in artifact.outputs.values()
+        }
         try:
             self._session: onnxruntime.InferenceSession | None = onnxruntime.InferenceSession(
                 str(artifact.graph_path), options, providers=["CPUExecutionProvider"]
             )
+            self._binding = self._session.io_binding()
+            for name, array in self._outputs.items():
+                self._binding.bind_output(
+                    name, "cpu", 0, array.dtype, array.shape, array.ctypes.data
+                )
         except Exception as error:  # its exceptions share no other base
             raise EngineError(
                 f"onnxruntime {onnxruntime.__version__} cannot load {artifact.graph_path}: {error}"
             ) from error
-        self._outputs = {
-            spec.name: np.zeros(spec.shape, spec.dtype) for spec in artifact.outputs.values()
-        }
         # Inputs that nothing in the graph reads are dropped by the runtime.
         self._input_names = {value.name for value in self._session.get_inputs()}
-        self._binding = self._session.io_binding()
-        for name, array in self._outputs.items():
-            self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         """See `Engine.run`."""

@@ -1,0 +1,225 @@
+"""Frames out of a recorded bag, in the order in which they were recorded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection
+from rosbags.typesys import Stores, get_typestore
+
+from mmfusion_ros.core.bag_topics import COMPRESSED_TYPE, Topic, choose_topics
+from mmfusion_ros.core.errors import BagError
+from mmfusion_ros.core.frames import Frame, Modality, SourceImage
+from mmfusion_ros.core.images import fingerprint
+from mmfusion_ros.core.mcap_repair import RepairedMcap, is_complete
+
+_STORAGES = (".mcap", ".db3", ".bag")
+
+
+@dataclass(frozen=True)
+class Bag:
+    """A bag with its cameras found; nothing stays open.
+
+    Attributes:
+        path: folder or file.
+        topics: by camera.
+        start_ns, duration_ns: of its log times.
+        first: first frame of each camera that can be read.
+        damaged: what is known to be wrong with the bag's files before reading on.
+    """
+
+    path: Path
+    topics: Mapping[Modality, Topic]
+    start_ns: int
+    duration_ns: int
+    first: Mapping[Modality, Frame]
+    damaged: str | None
+
+
+@dataclass
+class ReadingReport:
+    """What went wrong while a bag was read.
+
+    Attributes:
+        skipped: messages that are no images, by "modality: reason".
+        restamped: frames without a stamp, which got their log time instead.
+        error: why reading ended before the end of the bag; None if it did not.
+    """
+
+    skipped: Counter[str] = field(default_factory=Counter)
+    restamped: Counter[Modality] = field(default_factory=Counter)
+    error: str | None = None
+
+
+def open_bag(
+    path: Path,
+    topics: Mapping[Modality, str] | None = None,
+    without: frozenset[Modality] = frozenset(),
+) -> Bag:
+    """Look into a bag and find its cameras.
+
+    Args:
+        path: folder of a ROS 2 bag, or one of its .mcap or .db3 files, or a ROS 1 .bag file.
+        topics: topics of the cameras, where they are known.
+        without: cameras to do without.
+
+    Raises:
+        BagError: if there is no bag, it cannot be read at all, or its cameras are not clear.
+    """
+    path = Path(path)
+    with _reader(path) as (reader, damaged):
+        found = [
+            Topic(name, _full_type(info.msgtype or "several types"), info.msgcount)
+            for name, info in reader.topics.items()
+        ]
+        if not any(topic.count for topic in found):
+            raise BagError(f"{path} holds no messages")
+
+        def encoding_of(topic: Topic) -> str | None:
+            frame = _first_frame(reader, topic, Modality.RGB)
+            return frame.image.encoding if frame else None
+
+        chosen = choose_topics(found, topics or {}, without, encoding_of)
+        firsts = {key: _first_frame(reader, topic, key) for key, topic in chosen.items()}
+        return Bag(
+            path=path,
+            topics=chosen,
+            start_ns=reader.start_time,
+            duration_ns=reader.duration,
+            first={key: frame for key, frame in firsts.items() if frame is not None},
+            damaged=damaged,
+        )
+
+
+def read_frames(bag: Bag, report: ReadingReport) -> Generator[tuple[Frame, int], None, None]:
+    """Iterate over the frames of a bag's cameras and their log times, in the order of these.
+
+    Never raises for what the bag holds: a damaged end is an end, and the report says so.
+    Opens files of its own, so any one thread may iterate.
+    """
+    try:
+        with _reader(bag.path) as (reader, damaged):
+            report.error = damaged
+            modalities = {topic.name: modality for modality, topic in bag.topics.items()}
+            connections = [c for c in reader.connections if c.topic in modalities]
+            for connection, log_time, data in reader.messages(connections):
+                frame = _frame(
+                    reader,
+                    connection,
+                    data,
+                    modality=modalities[connection.topic],
+                    log_time=log_time,
+                    report=report,
+                )
+                if frame is not None:
+                    yield frame, log_time
+    except Exception as error:  # noqa: BLE001 (a damaged file fails in any way there is)
+        report.error = f"the bag is damaged, read up to there: {_one_line(error)}"
+
+
+@contextmanager
+def _reader(path: Path) -> Iterator[tuple[AnyReader, str | None]]:
+    sources, damaged = _sources(path)
+    try:
+        reader = AnyReader(sources, default_typestore=get_typestore(Stores.LATEST))
+        reader.open()
+    except Exception as error:  # its exceptions share no other base
+        raise BagError(f"{path} cannot be read: {_one_line(error)}") from error
+    try:
+        yield reader, damaged
+    finally:
+        reader.close()
+
+
+def _sources(path: Path) -> tuple[list[Any], str | None]:
+    """What to open: the bag, or its files one by one where it was not closed cleanly."""
+    if not path.exists():
+        raise BagError(f"there is no bag at {path}; expected a folder, or a .mcap or .db3 file")
+    if path.is_file():
+        if path.suffix not in _STORAGES:
+            raise BagError(f"{path} is no bag; expected a folder, or a .mcap or .db3 file")
+        files = [path]
+    else:
+        files = sorted(file for file in path.iterdir() if file.suffix in _STORAGES)
+        if not files and not (path / "metadata.yaml").is_file():
+            raise BagError(
+                f"{path} is no bag: it holds neither metadata.yaml nor .mcap or .db3 files"
+            )
+    broken = [file for file in files if file.suffix == ".mcap" and not is_complete(file)]
+    if broken:
+        sources = [RepairedMcap(file) if file in broken else file for file in files]
+        names = ", ".join(file.name for file in broken)
+        return sources, f"{names} ends early, as after a crash or a full disk; read up to there"
+    if path.is_dir() and (path / "metadata.yaml").is_file():
+        return [path], None
+    return list(files), None
+
+
+def _first_frame(reader: AnyReader, topic: Topic, modality: Modality) -> Frame | None:
+    connections = [c for c in reader.connections if c.topic == topic.name]
+    try:
+        for connection, log_time, data in reader.messages(connections):
+            frame = _frame(
+                reader,
+                connection,
+                data,
+                modality=modality,
+                log_time=log_time,
+                report=ReadingReport(),
+            )
+            if frame is not None:
+                return frame
+    except Exception:  # noqa: BLE001 (reading in earnest will meet it again and report it)
+        return None
+    return None
+
+
+def _frame(
+    reader: AnyReader,
+    connection: Connection,
+    data: bytes,
+    *,
+    modality: Modality,
+    log_time: int,
+    report: ReadingReport,
+) -> Frame | None:
+    msgtype = _full_type(connection.msgtype)
+    try:
+        message: Any = reader.deserialize(data, msgtype)
+    except Exception:  # noqa: BLE001 (bytes that are no message fail in any way there is)
+        report.skipped[f"{modality}: the bytes of a message are no {msgtype}"] += 1
+        return None
+    stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+    if stamp == 0:
+        report.restamped[modality] += 1
+        stamp = log_time
+    if msgtype == COMPRESSED_TYPE:
+        image = SourceImage(message.data, 0, 0, message.format, 0, compressed=True)
+    else:
+        image = SourceImage(
+            data=message.data,
+            height=message.height,
+            width=message.width,
+            encoding=message.encoding,
+            step=message.step,
+            is_bigendian=bool(message.is_bigendian),
+        )
+    # A repeated RGB picture is no fault: only companions freeze.
+    digest = None if modality is Modality.RGB else fingerprint(image)
+    return Frame(modality, stamp, message.header.frame_id, image, digest)
+
+
+def _full_type(name: str) -> str:
+    # The first ROS 2 distributions left the middle out.
+    package, _, message = name.partition("/")
+    return name if "/" in message else f"{package}/msg/{message}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,162 @@
+"""Writes what a replay gave as an MCAP bag that Foxglove, RViz and ``ros2 bag`` open.
+
+The bag depends on nothing but what is written into it: no clock is read, so the same results
+give the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys.store import Typestore
+
+from mmfusion_ros.core.artifact import Artifact
+from mmfusion_ros.core.engines import Engine
+from mmfusion_ros.core.frames import Frame, Modality
+from mmfusion_ros.core.results import Results
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# Of rosbag2's metadata; 9 is for ROS 2 distributions from Kilted on.
+VERSION: Final = 8
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+STATUS = "mmfusion_msgs/msg/FrameStatus"
+FUSED_TOPIC, RGB_TOPIC, THERMAL_TOPIC = "/fused/image", "/rgb/image", "/thermal_registered/image"
+STATUS_TOPIC = "/status"
+
+
+class ResultWriter:
+    """An open bag for results; a context manager, closed cleanly also after an error."""
+
+    def __init__(
+        self, folder: Path, typestore: Typestore, artifact: Artifact, engine: Engine
+    ) -> None:
+        """Create the bag.
+
+        Args:
+            folder: of the new bag; must not exist.
+            typestore: knows the types named above.
+            artifact: what the results are made with.
+            engine: what runs it.
+        """
+        self._store = typestore
+        self._artifact = artifact
+        self._engine = engine
+        self._writer = Writer(folder, version=VERSION, storage_plugin=StoragePlugin.MCAP)
+        self._writer.open()
+        self._connections: dict[str, Connection] = {}
+
+    def write(self, results: Results, log_time_ns: int) -> None:
+        """Write the messages of one frame set.
+
+        Args:
+            results: of the set.
+            log_time_ns: log time of its RGB frame.
+        """
+        header = self._header(results.frames.rgb)
+        self._put(FUSED_TOPIC, IMAGE, log_time_ns, self._picture(header, results.fused, "rgb8"))
+        if Modality.RGB in results.present:
+            self._put_source(RGB_TOPIC, header, results.frames.rgb, log_time_ns)
+        if results.registered_thermal is not None and Modality.THERMAL in results.present:
+            message = self._picture(header, results.registered_thermal, "mono8")
+            self._put(THERMAL_TOPIC, IMAGE, log_time_ns, message)
+        self._put(STATUS_TOPIC, STATUS, log_time_ns, self._status(header, results))
+
+    def close(self) -> None:
+        """Write the index; the bag is then complete."""
+        if self._writer.storage is not None:
+            self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _put(self, topic: str, msgtype: str, log_time_ns: int, message: Any) -> None:
+        connection = self._connections.get(topic)
+        if connection is None:
+            connection = self._writer.add_connection(topic, msgtype, typestore=self._store)
+            self._connections[topic] = connection
+        self._writer.write(connection, log_time_ns, self._store.serialize_cdr(message, msgtype))
+
+    def _put_source(self, topic: str, header: Any, frame: Frame, log_time_ns: int) -> None:
+        """Write a camera's picture as it came, compressed or not."""
+        image = frame.image
+        data = np.frombuffer(image.data, np.uint8)
+        if image.compressed:
+            message = self._store.types[COMPRESSED_IMAGE](
+                header=header, format=image.encoding, data=data
+            )
+            self._put(f"{topic}/compressed", COMPRESSED_IMAGE, log_time_ns, message)
+            return
+        message = self._store.types[IMAGE](
+            header=header,
+            height=image.height,
+            width=image.width,
+            encoding=image.encoding,
+            is_bigendian=int(image.is_bigendian),
+            step=image.step,
+            data=data,
+        )
+        self._put(topic, IMAGE, log_time_ns, message)
+
+    def _header(self, frame: Frame) -> Any:
+        seconds, nanoseconds = divmod(frame.stamp_ns, 1_000_000_000)
+        types = self._store.types
+        stamp = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+        return types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame.frame_id)
+
+    def _picture(self, header: Any, pixels: NDArray[np.uint8], encoding: str) -> Any:
+        height, width = pixels.shape[:2]
+        return self._store.types[IMAGE](
+            header=header,
+            height=height,
+            width=width,
+            encoding=encoding,
+            is_bigendian=0,
+            step=pixels.nbytes // height,
+            data=np.ascontiguousarray(pixels).reshape(-1),
+        )
+
+    def _status(self, header: Any, results: Results) -> Any:
+        quality = self._artifact.expected_quality(results.present)
+        # Durations stay out: they differ from run to run.
+        return self._store.types[STATUS](
+            header=header,
+            artifact=self._artifact.name,
+            backend=self._engine.backend,
+            precision=self._engine.precision,
+            modalities=[
+                self._modality_status(modality, results)
+                for modality in Modality
+                if modality.value in self._artifact.inputs
+            ],
+            stage_names=[],
+            stage_durations=np.zeros(0),
+            latency=math.nan,
+            quality_names=list(quality),
+            quality_values=np.array(list(quality.values()), np.float64),
+            sets_dropped=0,
+        )
+
+    def _modality_status(self, modality: Modality, results: Results) -> Any:
+        used = modality in results.present
+        reason, age = "", 0.0
+        if modality is Modality.RGB:
+            reason = "" if used else "invalid"
+        else:
+            companion = results.frames.companion(modality)
+            reason = "" if companion.absence is None else str(companion.absence)
+            age = math.nan if companion.age_ns is None else companion.age_ns * 1e-9
+        return self._store.types["mmfusion_msgs/msg/ModalityStatus"](
+            name=str(modality), used=used, reason=reason, age=age
+        )

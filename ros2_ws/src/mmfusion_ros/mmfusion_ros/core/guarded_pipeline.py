@@ -1,0 +1,113 @@
+"""A pipeline that outlives its engine."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from enum import Enum
+
+from mmfusion_ros.core.frames import FrameSet
+from mmfusion_ros.core.pipeline import Pipeline
+from mmfusion_ros.core.results import Results
+
+_logger = logging.getLogger(__name__)
+
+# Seconds before each attempt to open a failed engine again; after the last one it stays closed.
+BACK_OFF = (0.1, 0.5, 2.0, 5.0, 10.0)
+
+
+class EngineState(str, Enum):
+    """What a guarded pipeline can do at the moment."""
+
+    RUNNING = "running"
+    REOPENING = "reopening"  # the engine failed and will be opened again
+    FAILED = "failed"  # it failed too often and stays closed
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class GuardedPipeline:
+    """Runs a pipeline; closes its engine when it fails, and opens it again after a while.
+
+    Nothing here waits: frame sets that come before the next attempt are not processed. One
+    thread runs it; the attributes may be read from others.
+
+    Attributes:
+        pipeline: the newest one, its engine closed while `state` is not RUNNING.
+        state: see `EngineState`.
+        problem: the last failure; empty while all is well.
+        failures: how often the engine has failed.
+        skipped: frame sets not processed for want of an engine.
+    """
+
+    def __init__(
+        self,
+        open_pipeline: Callable[[], Pipeline],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Open the pipeline for the first time; what that raises comes out."""
+        self._open = open_pipeline
+        self._clock = clock
+        self.pipeline = open_pipeline()
+        self.state = EngineState.RUNNING
+        self.problem = ""
+        self.failures = 0
+        self.skipped = 0
+        self._attempts = 0  # since the last run that went well
+        self._retry_at = 0.0
+
+    def run(self, frames: FrameSet) -> Results | None:
+        """Process a set; None if the engine is closed or fails now."""
+        if self.state is not EngineState.RUNNING and not self._reopened():
+            self.skipped += 1
+            return None
+        try:
+            results = self.pipeline.run(frames)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the node must go on)
+            self.skipped += 1
+            self._note_failure(error)
+            return None
+        self._attempts = 0
+        self.problem = ""
+        return results
+
+    def reset(self) -> None:
+        """Forget what goes from one frame to the next."""
+        self.pipeline.reset()
+
+    def close(self) -> None:
+        """Release the engine."""
+        self.pipeline.engine.close()
+
+    def _reopened(self) -> bool:
+        if self.state is EngineState.FAILED or self._clock() < self._retry_at:
+            return False
+        self._attempts += 1
+        try:
+            self.pipeline = self._open()
+        except Exception as error:  # noqa: BLE001
+            self._note_failure(error)
+            return False
+        _logger.info("engine: open again")
+        self.state = EngineState.RUNNING
+        return True
+
+    def _note_failure(self, error: Exception) -> None:
+        self.failures += 1
+        self.problem = str(error) or repr(error)
+        self.pipeline.engine.close()
+        if self._attempts >= len(BACK_OFF):
+            self.state = EngineState.FAILED
+            _logger.error(
+                "engine: failed %d times in a row and stays closed (%s); clean up and configure "
+                "the node again",
+                self._attempts + 1,
+                self.problem,
+            )
+            return
+        delay = BACK_OFF[self._attempts]
+        self.state = EngineState.REOPENING
+        self._retry_at = self._clock() + delay
+        _logger.error("engine: %s; opening it again in %g s", self.problem, delay)

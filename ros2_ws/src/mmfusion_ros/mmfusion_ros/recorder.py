@@ -1,0 +1,253 @@
+"""Record topics into an MCAP bag: ``ros2 run mmfusion_ros recorder --out BAG TOPIC...``.
+
+For machines without ``ros2 bag``. Messages are written as they come over the wire, of any type
+whose package is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rosbags.interfaces import (
+    Connection,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+from mmfusion_ros.core.background import Background
+from mmfusion_ros.core.bag_writer import VERSION
+from mmfusion_ros.core.errors import BagError, MmfusionError
+from mmfusion_ros.dds_profile import apply_dds_profile
+from mmfusion_ros.memory import keep_image_memory
+from mmfusion_ros.message_definitions import typestore_for
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_DEPTH = 100  # messages of a topic kept while the disk is busy
+_LOOK_S = 0.2  # how often to look for topics, and whether to end
+_BACKLOG = 64  # messages of all topics handed to the disk
+
+
+class Recorder:
+    """Subscribes to topics as they appear and writes what they carry.
+
+    Attributes:
+        counts: messages received, by topic.
+        last_message: monotonic time of the newest one, or of the start.
+    """
+
+    def __init__(self, node: Node, folder: Path, topics: Iterable[str]) -> None:
+        """Create the bag.
+
+        Args:
+            node: that subscribes.
+            folder: of the bag; must not exist.
+            topics: to record.
+
+        Raises:
+            BagError: if there is something at ``folder`` already.
+        """
+        if folder.exists():
+            raise BagError(f"{folder} exists already; pass another --out or remove it")
+        self._node = node
+        self._missing = dict.fromkeys(node.resolve_topic_name(topic) for topic in topics)
+        self._writer = Writer(folder, version=VERSION, storage_plugin=StoragePlugin.MCAP)
+        self._writer.open()
+        self._writing: Background[None] = Background("write", backlog=_BACKLOG)
+        self.counts: Counter[str] = Counter(dict.fromkeys(self._missing, 0))
+        self.last_message = time.monotonic()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Topics that nobody publishes yet."""
+        return tuple(self._missing)
+
+    def look(self) -> list[str]:
+        """Subscribe to the topics that have appeared; return their names.
+
+        Raises:
+            MmfusionError: if a topic's type cannot be recorded here.
+        """
+        found = []
+        for topic in list(self._missing):
+            publishers = self._node.get_publishers_info_by_topic(topic)
+            # While a publisher is being discovered, its type can be unknown.
+            types = sorted({info.topic_type for info in publishers if "/" in info.topic_type})
+            if not types:
+                continue
+            if len(types) > 1:
+                raise MmfusionError(f"topic {topic} has several types: {', '.join(types)}")
+            self._subscribe(topic, types[0], [info.qos_profile for info in publishers])
+            del self._missing[topic]
+            found.append(topic)
+        return found
+
+    def close(self) -> None:
+        """Write what waits and complete the bag."""
+        with self._writing:
+            self._writing.results()
+        if self._writer.storage is not None:
+            self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _subscribe(self, topic: str, msgtype: str, offered: list[Any]) -> None:
+        message_class = _message_class(topic, msgtype)
+        connection = self._writer.add_connection(
+            topic,
+            msgtype,
+            typestore=typestore_for(msgtype),
+            offered_qos_profiles=[_for_bag(profile) for profile in offered],
+        )
+        self._node.create_subscription(
+            message_class,
+            topic,
+            self._keep(topic, connection),
+            _to_ask(offered),
+            raw=True,
+        )
+
+    def _keep(self, topic: str, connection: Connection) -> Callable[[bytes], None]:
+        def keep(data: bytes) -> None:
+            self.counts[topic] += 1
+            self.last_message = time.monotonic()
+            self._writing.submit(self._writer.write, connection, time.time_ns(), data)
+
+        return keep
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    stop = threading.Event()
+    apply_dds_profile()
+    keep_image_memory()
+    # Own handlers: a bag must be closed before the context goes.
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    node = rclpy.create_node("recorder")
+    try:
+        _record(node, options, stop)
+    except MmfusionError as error:
+        print(f"recorder: {error}", file=sys.stderr)
+        return 1
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _record(node: Node, options: argparse.Namespace, stop: threading.Event) -> None:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    with Recorder(node, options.out, options.topics) as recorder:
+        recorder.look()
+        if recorder.missing:
+            _say(f"waiting for {', '.join(recorder.missing)}: nobody publishes there yet")
+        started = next_look = time.monotonic()
+        while not stop.is_set() and not _over(recorder, options, started):
+            executor.spin_once(timeout_sec=_LOOK_S)
+            if recorder.missing and time.monotonic() >= next_look:
+                next_look = time.monotonic() + _LOOK_S
+                for topic in recorder.look():
+                    _say(f"recording {topic}")
+    for topic, count in recorder.counts.items():
+        _say(f"{count} messages of {topic}")
+    _say(f"wrote {options.out}")
+
+
+def _over(recorder: Recorder, options: argparse.Namespace, started: float) -> bool:
+    now = time.monotonic()
+    if options.duration is not None and now - started >= options.duration:
+        return True
+    return options.idle_timeout is not None and now - recorder.last_message >= options.idle_timeout
+
+
+def _message_class(topic: str, msgtype: str) -> type:
+    package, _, name = msgtype.partition("/msg/")
+    try:
+        found: type = getattr(importlib.import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError) as error:
+        raise MmfusionError(
+            f"topic {topic} has type {msgtype}, which is not installed here ({error}); install "
+            f"package {package} or leave the topic out"
+        ) from error
+    return found
+
+
+def _to_ask(offered: list[Any]) -> QoSProfile:
+    """The best that every publisher of a topic offers."""
+    reliable = all(profile.reliability is ReliabilityPolicy.RELIABLE for profile in offered)
+    latched = all(profile.durability is DurabilityPolicy.TRANSIENT_LOCAL for profile in offered)
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=_DEPTH,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+def _for_bag(profile: QoSProfile) -> Qos:
+    """What a publisher offers, for players of the bag to offer again."""
+
+    def same(kind: Any, value: Any) -> Any:
+        return kind.__members__.get(value.name, kind.UNKNOWN)
+
+    def span(duration: Any) -> QosTime:
+        return QosTime(*divmod(duration.nanoseconds, 1_000_000_000))
+
+    return Qos(
+        history=same(QosHistory, profile.history),
+        depth=profile.depth,
+        reliability=same(QosReliability, profile.reliability),
+        durability=same(QosDurability, profile.durability),
+        deadline=span(profile.deadline),
+        lifespan=span(profile.lifespan),
+        liveliness=same(QosLiveliness, profile.liveliness),
+        liveliness_lease_duration=span(profile.liveliness_lease_duration),
+        avoid_ros_namespace_conventions=profile.avoid_ros_namespace_conventions,
+    )
+
+
+def _say(text: str) -> None:
+    print(f"recorder: {text}", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="recorder", description="Record topics to an MCAP bag.")
+    parser.add_argument("topics", nargs="+", metavar="TOPIC")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the new bag")
+    parser.add_argument("--duration", type=float, help="stop after this many seconds")
+    parser.add_argument(
+        "--idle-timeout", type=float, help="stop when no message has come for this many seconds"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""An artifact opens if it is what its manifest says; otherwise the error names the fault."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from artifacts import QUALITY, write_artifact
+
+from mmfusion_ros.core.artifact import open_artifact
+from mmfusion_ros.core.errors import ArtifactError
+from mmfusion_ros.core.frames import Modality
+
+RGB, DEPTH, THERMAL = Modality
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return write_artifact(tmp_path / "small", depth=(24, 32))
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    return folder
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ArtifactError) as caught:
+        open_artifact(folder)
+    return str(caught.value)
+
+
+def test_a_good_artifact_opens(folder):
+    artifact = open_artifact(folder)
+    assert artifact.name == "small"
+    assert artifact.folder == folder
+    assert artifact.graph_path == folder / "graph.onnx"
+    assert artifact.digest == hashlib.sha256(artifact.graph_path.read_bytes()).hexdigest()
+    assert list(artifact.inputs) == ["rgb", "depth", "thermal", "thermal_range", "present"]
+    assert list(artifact.outputs) == ["fused", "thermal_range_next", "registered_thermal"]
+    assert artifact.inputs["rgb"].shape == (48, 64, 3)
+    assert artifact.inputs["rgb"].dtype == np.uint8
+    assert artifact.encodings == {RGB: "rgb8", DEPTH: "16UC1", THERMAL: "mono16"}
+    assert artifact.image_size(RGB) == artifact.image_size(THERMAL) == (48, 64)
+    assert artifact.image_size(DEPTH) == (24, 32)
+    assert artifact.rig_packing == artifact.classes == ()
+    assert artifact.manifest["name"] == "small"
+    assert open_artifact(str(folder)).folder == folder
+
+
+def test_quality_is_looked_up_by_the_set_of_modalities(folder):
+    artifact = open_artifact(folder)
+    assert artifact.expected_quality(frozenset({THERMAL, RGB})) == QUALITY["rgb", "thermal"]
+    assert artifact.expected_quality(frozenset(Modality)) == QUALITY["rgb", "depth", "thermal"]
+    assert artifact.expected_quality(frozenset({RGB, DEPTH})) == {}
+    assert artifact.expected_quality(frozenset()) == {}
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "graph.onnx"])
+def test_missing_files_are_named(folder, name):
+    (folder / name).unlink()
+    message = refusal(folder)
+    assert f"{folder} is not an artifact: {name} is missing" in message
+    assert "mmfusion export" in message
+    (folder / name).mkdir()
+    assert f"{folder / name} cannot be read (Is a directory)" in refusal(folder)
+
+
+def test_a_missing_folder_and_a_file_are_no_artifacts(folder):
+    for path in (folder / "nowhere", folder / "graph.onnx"):
+        assert f"{path} is not an artifact: manifest.json is missing" in refusal(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\x00\xff\xfe", b"\xffname", b'{"name": "\xff"}'])
+def test_a_manifest_that_is_no_json_is_refused(folder, content):
+    (folder / "manifest.json").write_bytes(content)
+    assert f"{folder}/manifest.json is not valid JSON (" in refusal(folder)
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "3", '"text"'])
+def test_a_manifest_that_is_no_object_is_refused(folder, content):
+    (folder / "manifest.json").write_text(content)
+    assert "manifest.json, $: " in refusal(folder)
+
+
+TOP_LEVEL = [
+    *("schema_version", "name", "graph", "inputs", "outputs", "encodings", "registration"),
+    *("rig_packing", "classes", "models", "quality", "tolerances", "tools"),
+]
+
+
+@pytest.mark.parametrize("key", TOP_LEVEL)
+def test_every_key_is_needed(folder, key):
+    edit(folder, lambda manifest: manifest.pop(key))
+    assert f"$: '{key}' is a required property" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda m: m.update(extra=1), "$: Additional properties are not allowed ('extra'"),
+        (lambda m: m["graph"].update(md5="0"), "$.graph: Additional properties"),
+        (lambda m: m["graph"].pop("sha256"), "$.graph: 'sha256' is a required"),
+        (lambda m: m["graph"].update(sha256="AB"), "$.graph.sha256: 'AB' does not match"),
+        (lambda m: m["graph"].update(file="../graph.onnx"), "$.graph.file: "),
+        (lambda m: m["models"][0].pop("terms"), "$.models[0]: 'terms' is a required"),
+        (lambda m: m["inputs"][1].update(scale=2), "$.inputs[1]: Additional properties"),
+        (lambda m: m["inputs"][1].update(dtype="uint16"), "$.inputs[1].dtype: 'uint16' is not"),
+        (lambda m: m["inputs"][0].update(shape=[0, 4, 3]), "$.inputs[0].shape[0]: 0 is less"),
+        (lambda m: m["encodings"].update(depth="mono8"), "$.encodings.depth: 'mono8' is not"),
+        (lambda m: m.update(schema_version=2), "$.schema_version: 1 was expected"),
+        (lambda m: m["quality"][0]["modalities"].append("radar"), "$.quality[0].modalities[3]: "),
+    ],
+)
+def test_faults_inside_are_named_with_their_path(folder, change, named):
+    message = refusal(edit(folder, change))
+    assert f"{folder}/manifest.json, {named}" in message
+    assert "export the artifact again with a matching version" in message
+
+
+def without(tensors: list[dict[str, Any]], name: str) -> None:
+    tensors[:] = [entry for entry in tensors if entry["name"] != name]
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("inputs", name) for name in ("rgb", "thermal_range", "present")]
+    + [("outputs", name) for name in ("fused", "thermal_range_next")],
+)
+def test_tensors_that_every_graph_needs(folder, key, name):
+    edit(folder, lambda manifest: without(manifest[key], name))
+    assert f"$.{key}: no {name!r}" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "index", "wrong", "expected"),
+    [
+        ("inputs", 0, {"shape": [48, 64, 4]}, "rgb: uint8 [48, 64, 4] is not what it means; "),
+        ("inputs", 0, {"shape": []}, "expected uint8 [any, any, 3]"),
+        ("inputs", 0, {"dtype": "float32"}, "rgb: float32"),
+        ("inputs", 1, {"shape": [24, 32]}, "depth: "),
+        ("inputs", 2, {"shape": [48, 64, 1]}, "thermal: "),
+        ("inputs", 3, {"shape": [3]}, "thermal_range: "),
+        ("inputs", 4, {"shape": [2]}, "present: "),
+        ("outputs", 0, {"dtype": "float32"}, "fused: "),
+        ("outputs", 0, {"shape": [24, 32, 3]}, "expected uint8 [48, 64, 3]"),
+        ("outputs", 1, {"shape": [2, 1]}, "thermal_range_next: "),
+        ("outputs", 2, {"shape": [48, 64, 1]}, "registered_thermal: "),
+    ],
+)
+def test_tensors_of_the_wrong_kind_are_named(folder, key, index, wrong, expected):
+    edit(folder, lambda manifest: manifest[key][index].update(wrong))
+    message = refusal(folder)
+    assert f"$.{key}, " in message
+    assert expected in message
+
+
+def test_an_input_nobody_fills_is_refused(folder):
+    entry = {"name": "radar", "dtype": "uint8", "shape": [1], "meaning": "echoes"}
+    edit(folder, lambda manifest: manifest["inputs"].append(entry))
+    assert "$.inputs: 'radar' is not known to this version" in refusal(folder)
+    # Without a packing nobody knows what to put into it.
+    edit(folder, lambda manifest: manifest["inputs"][-1].update(name="rig", dtype="float32"))
+    assert "$.inputs: 'rig' is not known" in refusal(folder)
+
+
+def test_the_rig_input_is_as_long_as_its_packing(folder):
+    def pack(manifest):
+        manifest["rig_packing"] = ["thermal_from_rgb_h00", "thermal_from_rgb_h01"]
+        entry = {"name": "rig", "dtype": "float32", "shape": [2], "meaning": "geometry"}
+        manifest["inputs"].append(entry)
+
+    assert open_artifact(edit(folder, pack)).rig_packing[1] == "thermal_from_rgb_h01"
+    edit(folder, lambda manifest: manifest["rig_packing"].append("thermal_from_rgb_h02"))
+    assert "rig: float32 [2] is not what it means; expected float32 [3]" in refusal(folder)
+
+
+def test_depth_in_metres_and_thermal_in_bytes(folder):
+    def change(manifest):
+        manifest["encodings"].update(depth="32FC1", thermal="mono8")
+        manifest["inputs"][1].update(dtype="float32", shape=[24, 32])
+        manifest["inputs"][2].update(shape=[48, 64, 1])
+
+    artifact = open_artifact(edit(folder, change))
+    assert artifact.encodings[DEPTH] == "32FC1"
+    assert artifact.image_size(DEPTH) == (24, 32)
+
+
+def test_outputs_nobody_uses_and_absent_cameras_do_no_harm(folder):
+    entry = {"name": "scores", "dtype": "float32", "shape": [9], "meaning": "of boxes"}
+
+    def change(manifest):
+        manifest["outputs"].append(entry)
+        without(manifest["inputs"], "depth")
+        without(manifest["outputs"], "registered_thermal")
+
+    artifact = open_artifact(edit(folder, change))
+    assert "scores" in artifact.outputs
+    assert "depth" not in artifact.inputs
+
+
+def test_whole_numbers_may_be_written_as_floats(folder):
+    edit(folder, lambda manifest: manifest["inputs"][0].update(shape=[48.0, 64.0, 3]))
+    artifact = open_artifact(folder)
+    assert np.zeros(artifact.inputs["rgb"].shape).shape == (48, 64, 3)
+
+
+def test_another_graph_is_refused(folder):
+    graph = folder / "graph.onnx"
+    graph.write_bytes(graph.read_bytes() + b"\0")
+    message = refusal(folder)
+    assert f"{graph} is not the graph its manifest describes (SHA-256 " in message
+    assert hashlib.sha256(graph.read_bytes()).hexdigest()[:12] in message
+
+
+def test_both_houses_read_one_schema(repo_root):
+    source = repo_root / "models" / "mmfusion" / "manifest.schema.json"
+    robot = resources.files("mmfusion_ros.core").joinpath("manifest.schema.json")
+    assert robot.read_bytes() == source.read_bytes()
+    link = repo_root / "ros2_ws/src/mmfusion_ros/mmfusion_ros/core/manifest.schema.json"
+    assert link.resolve() == source.resolve()

@@ -1,0 +1,156 @@
+"""The result bag holds what it should, for every reader, and nothing that changes by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from bags import START, cameras, pictures, write_bag
+from rosbags.highlevel import AnyReader
+
+from mmfusion_ros.core.bag_reader import ReadingReport, open_bag, read_frames
+from mmfusion_ros.core.bag_writer import STATUS, ResultWriter
+from mmfusion_ros.core.frames import Absence, Companion, FrameSet, Modality
+from mmfusion_ros.core.results import Results
+from mmfusion_ros.message_definitions import typestore_for
+
+SIZE = (48, 64)
+QUALITY = {frozenset({Modality.RGB}): {"vif": 0.25}}
+ARTIFACT = SimpleNamespace(
+    name="tiny",
+    inputs=dict.fromkeys(["rgb", "depth", "thermal"]),
+    expected_quality=lambda present: QUALITY.get(present, {}),
+)
+ENGINE = SimpleNamespace(backend="onnxruntime", precision="fp32")
+
+
+def results(tmp_path: Path, *, compressed: bool = False, thermal: bool = True) -> Results:
+    path = tmp_path / f"input{compressed:d}"
+    if not path.exists():
+        write_bag(path, cameras(1, compressed=compressed))
+    frames = {f.modality: f for f, _ in read_frames(open_bag(path), ReadingReport())}
+    absent = Companion(None, Absence.STALE, None)
+    shown = Companion(frames[Modality.THERMAL], None, -3_000_000) if thermal else absent
+    present = {Modality.RGB, Modality.THERMAL} if thermal else {Modality.RGB}
+    return Results(
+        frames=FrameSet(frames[Modality.RGB], Companion(None, Absence.LATE, 5_000_000), shown),
+        fused=pictures(7, SIZE)["rgb"],
+        registered_thermal=pictures(7, SIZE)["thermal"].astype(np.uint8),
+        thermal_range=(0.0, 1.0),
+        present=frozenset(present),
+        stages={"prepare": 0.1, "engine": 0.2},
+        problems={},
+    )
+
+
+def write(folder: Path, *steps: Results) -> Path:
+    with ResultWriter(folder, typestore_for(STATUS), ARTIFACT, ENGINE) as writer:
+        for number, step in enumerate(steps):
+            writer.write(step, START + number)
+    return folder
+
+
+def read(folder: Path) -> list:
+    with AnyReader([folder]) as reader:
+        return [
+            (connection.topic, log_time, reader.deserialize(data, connection.msgtype))
+            for connection, log_time, data in reader.messages()
+        ]
+
+
+def test_the_messages_of_a_set(tmp_path):
+    step = results(tmp_path)
+    messages = read(write(tmp_path / "result", step))
+    assert [topic for topic, *_ in messages] == [
+        "/fused/image",
+        "/rgb/image",
+        "/thermal_registered/image",
+        "/status",
+    ]
+    for _, log_time, message in messages:
+        assert log_time == START
+        stamp = message.header.stamp
+        assert stamp.sec * 10**9 + stamp.nanosec == step.frames.stamp_ns
+        assert message.header.frame_id == "optical"
+    fused, rgb, thermal, status = (message for *_, message in messages)
+    assert (fused.encoding, fused.height, fused.width, fused.step) == ("rgb8", 48, 64, 192)
+    np.testing.assert_array_equal(fused.data.reshape(48, 64, 3), step.fused)
+    np.testing.assert_array_equal(rgb.data, step.frames.rgb.image.data)
+    assert (thermal.encoding, thermal.step) == ("mono8", 64)
+    assert (status.artifact, status.backend, status.precision) == ("tiny", "onnxruntime", "fp32")
+    seen = [(entry.name, entry.used, entry.reason) for entry in status.modalities]
+    assert seen == [("rgb", True, ""), ("depth", False, "late"), ("thermal", True, "")]
+    assert [round(entry.age * 1e3) for entry in status.modalities] == [0, 5, -3]
+    assert not status.stage_names
+    assert math.isnan(status.latency)
+
+
+def test_compressed_colour_stays_as_it_is(tmp_path):
+    step = results(tmp_path, compressed=True)
+    messages = {topic: message for topic, _, message in read(write(tmp_path / "result", step))}
+    message = messages["/rgb/image/compressed"]
+    assert message.format == "jpeg"
+    assert bytes(message.data) == bytes(step.frames.rgb.image.data)
+
+
+def test_an_absent_thermal_image_is_not_written(tmp_path):
+    messages = read(write(tmp_path / "result", results(tmp_path, thermal=False)))
+    assert "/thermal_registered/image" not in [topic for topic, *_ in messages]
+    status = messages[-1][2]
+    assert math.isnan(status.modalities[2].age)
+    assert (status.quality_names, list(status.quality_values)) == (["vif"], [0.25])
+
+
+def test_a_damaged_colour_image_is_not_written(tmp_path):
+    damaged = dataclasses.replace(results(tmp_path), present=frozenset({Modality.THERMAL}))
+    messages = read(write(tmp_path / "result", damaged))
+    assert "/rgb/image" not in [topic for topic, *_ in messages]
+    assert messages[-1][2].modalities[0].reason == "invalid"
+
+
+def test_the_same_results_give_the_same_bytes(tmp_path):
+    steps = [results(tmp_path), results(tmp_path, thermal=False)]
+    # Another duration is the same result.
+    again = [dataclasses.replace(step, stages={"engine": 9.0}) for step in steps]
+    first = write(tmp_path / "one" / "result", *steps)
+    second = write(tmp_path / "two" / "result", *again)
+    for name in ("result.mcap", "metadata.yaml"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_an_error_still_leaves_a_complete_bag(tmp_path):
+    def write_and_fail() -> None:
+        with ResultWriter(tmp_path / "result", typestore_for(STATUS), ARTIFACT, ENGINE) as writer:
+            writer.write(results(tmp_path), START)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_and_fail()
+    assert len(read(tmp_path / "result")) == 4
+
+
+def test_the_definition_is_the_installed_one(tmp_path, repo_root):
+    folder = write(tmp_path / "result", results(tmp_path))
+    with AnyReader([folder]) as reader:
+        status = reader.topics["/status"]
+    source = repo_root / "ros2_ws/src/mmfusion_msgs/msg/FrameStatus.msg"
+    for line in source.read_text().splitlines():
+        declaration = line.partition("#")[0].split()
+        if declaration:
+            assert " ".join(declaration) in status.msgdef.data
+
+
+def test_ros_reads_the_status(tmp_path):
+    rclpy = pytest.importorskip("rclpy.serialization", reason="ROS 2 is not installed")
+    messages = pytest.importorskip("mmfusion_msgs.msg", reason="messages are not built")
+    folder = write(tmp_path / "result", results(tmp_path))
+    with AnyReader([folder]) as reader:
+        (connection,) = reader.topics["/status"].connections
+        ((_, _, data),) = reader.messages([connection])
+    status = rclpy.deserialize_message(bytes(data), messages.FrameStatus)
+    assert status.artifact == "tiny"
+    assert [entry.name for entry in status.modalities] == ["rgb", "depth", "thermal"]

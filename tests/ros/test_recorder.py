@@ -1,0 +1,160 @@
+"""Topics recorded over real DDS are in the bag as they were published."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.ros
+
+rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+pytest.importorskip("mmfusion_msgs.msg", reason="messages are not built")
+
+from mmfusion_msgs.msg import FrameStatus
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosbags.highlevel import AnyReader
+from sensor_msgs.msg import Image
+
+from mmfusion_ros.core.errors import MmfusionError
+from mmfusion_ros.message_definitions import typestore_for
+from mmfusion_ros.recorder import _message_class
+
+TIMEOUT = 60
+
+
+@pytest.fixture
+def node() -> Iterator[rclpy.node.Node]:
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("camera", context=context)
+    yield node
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+@contextmanager
+def recording(out: Path, *arguments: str) -> Iterator[subprocess.Popen]:
+    command = [sys.executable, "-m", "mmfusion_ros.recorder", "--out", str(out), *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(condition, what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def picture(number: int) -> Image:
+    message = Image(height=4, width=6, encoding="mono8", step=6)
+    message.header.stamp.sec = number
+    message.data.frombytes(bytes([number]) * 24)
+    return message
+
+
+def read(bag: Path, topic: str) -> list:
+    with AnyReader([bag]) as reader:
+        return [
+            reader.deserialize(data, connection.msgtype)
+            for connection, _, data in reader.messages(reader.topics[topic].connections)
+        ]
+
+
+def test_messages_of_two_topics_and_two_reliabilities(node, tmp_path):
+    best_effort = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+    images = node.create_publisher(Image, "camera/image", best_effort)
+    statuses = node.create_publisher(FrameStatus, "status", 10)
+    out = tmp_path / "bag"
+    with recording(out, "camera/image", "/status") as process:
+        wait_for(images.get_subscription_count, "no subscription to images")
+        wait_for(statuses.get_subscription_count, "no subscription to statuses")
+        time.sleep(0.3)
+        for number in range(1, 11):
+            images.publish(picture(number))
+            statuses.publish(FrameStatus(artifact=f"a{number}", stage_durations=[0.5]))
+            time.sleep(0.03)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, output
+    assert "10 messages of /camera/image" in output
+    assert "10 messages of /status" in output
+    frames = read(out, "/camera/image")
+    assert [frame.header.stamp.sec for frame in frames] == list(range(1, 11))
+    np.testing.assert_array_equal(frames[4].data, np.full(24, 5))
+    assert [status.artifact for status in read(out, "/status")] == [f"a{n}" for n in range(1, 11)]
+    with AnyReader([out]) as reader:
+        offered = {
+            topic: info.connections[0].ext.offered_qos_profiles[0].reliability.name
+            for topic, info in reader.topics.items()
+        }
+    assert offered == {"/camera/image": "BEST_EFFORT", "/status": "RELIABLE"}
+
+
+def test_it_waits_for_a_topic_and_ends_when_idle(node, tmp_path):
+    out = tmp_path / "bag"
+    with recording(out, "late/image", "--idle-timeout", "3") as process:
+        assert "waiting for /late/image" in process.stdout.readline()
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        publisher = node.create_publisher(Image, "late/image", latched)
+        publisher.publish(picture(7))  # before anybody listens
+        output, _ = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, output
+    assert "recording /late/image" in output
+    assert [frame.header.stamp.sec for frame in read(out, "/late/image")] == [7]
+
+
+def test_it_ends_by_sigterm_with_a_complete_bag(tmp_path):
+    out = tmp_path / "bag"
+    with recording(out, "/never") as process:
+        assert "waiting for /never" in process.stdout.readline()
+        process.terminate()
+        output, _ = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, output
+    assert "0 messages of /never" in output
+    assert (out / "metadata.yaml").is_file()
+
+
+def test_duration(tmp_path):
+    with recording(tmp_path / "bag", "/never", "--duration", "0.5") as process:
+        process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0
+
+
+def test_an_existing_bag_is_kept(tmp_path):
+    with recording(tmp_path, "/never") as process:
+        output, _ = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
+    assert output.startswith("recorder: ")
+    assert "exists already" in output
+
+
+def test_a_type_that_is_not_installed_is_said():
+    with pytest.raises(MmfusionError, match=r"/x has type lost_msgs/msg/Thing.*not installed here"):
+        _message_class("/x", "lost_msgs/msg/Thing")
+
+
+def test_a_definition_that_is_not_installed_is_said():
+    with pytest.raises(MmfusionError, match=r"msg/Thing\.msg of lost_msgs"):
+        typestore_for("lost_msgs/msg/Thing")
+
+
+def test_definitions_outside_the_library_come_from_the_packages():
+    pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not built")
+    name = "vision_msgs/msg/Detection3DArray"
+    assert name in typestore_for(name).fielddefs
