@@ -35,8 +35,8 @@ class FusionRecipe:
     """
 
     model: str = "s4fusion_tiny"
-    steps: int = 2000
-    batch: int = 8
+    steps: int = 1500
+    batch: int = 6
     crop: int = 97
     learning_rate: float = 2e-3
     intensity: float = 3.0
