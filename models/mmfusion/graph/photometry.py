@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Range adaptation per frame: at 30 Hz a step change is followed in about a third of a second,
+# Least range adaptation per frame: at 30 Hz a change is followed in about a third of a second,
 # while a hot object entering the picture does not make everything else flicker.
 RANGE_ADAPTATION = 0.1
 RANGE_ADAPTATION_MAX = 0.5
@@ -69,8 +69,8 @@ def next_thermal_range(
 
     The picture's own range is the span of all but its lowest and highest `RANGE_TAIL` pixels,
     at least ``min_span`` wide. The carried range moves a tenth of the way towards it per frame,
-    up to half when they differ by several spans, and all the way when there is none yet or the
-    whole scene lies outside it.
+    up to half of it when they overlap little or one is many times wider, and all of it when
+    there is none yet or the whole scene lies outside it.
 
     Args:
         counts: (1, 1, H, W).
@@ -89,9 +89,11 @@ def next_thermal_range(
     centre, half = (high + low) / 2, ((high - low) / 2).clamp(min=min_span / 2)
     target = torch.stack((centre - half, centre + half))
     span, target_span = previous[1] - previous[0], target[1] - target[0]
-    distance = (target - previous).abs().amax(dim=0) / torch.minimum(span, target_span)
-    share = (RANGE_ADAPTATION * distance).clamp(RANGE_ADAPTATION, RANGE_ADAPTATION_MAX)
-    blind = (span <= 0) | (target[0] > previous[1]) | (target[1] < previous[0])
+    smaller, larger = torch.minimum(span, target_span), torch.maximum(span, target_span)
+    shared = torch.minimum(previous[1], target[1]) - torch.maximum(previous[0], target[0])
+    urgency = torch.maximum(1 - shared / smaller, RANGE_ADAPTATION * larger / smaller)
+    share = urgency.clamp(RANGE_ADAPTATION, RANGE_ADAPTATION_MAX)
+    blind = (span <= 0) | (shared <= 0)
     return previous + torch.where(blind, 1.0, share) * present * (target - previous)
 
 
