@@ -29,7 +29,7 @@ CAMERA = {
 RIG: dict[str, Any] = {
     "name": "bench",
     "thermal_unit": "celsius",
-    "cameras": {"rgb": CAMERA, "depth": CAMERA, "thermal": CAMERA},
+    "cameras": {name: dict(CAMERA) for name in ("rgb", "depth", "thermal")},
     "thermal_from_rgb": [1, 2, 3, 4, 5, 6, 7, 8, 9],
 }
 PACKING = [f"thermal_from_rgb_h{row}{column}" for row in range(3) for column in range(3)]
@@ -71,7 +71,7 @@ def test_a_good_rig(path):
     path.write_text(yaml.safe_dump(RIG))
     rig = load_rig(path)
     assert (rig.name, rig.thermal_unit) == ("bench", "celsius")
-    assert list(rig.cameras) == list(Modality)
+    assert set(rig.cameras) == set(Modality)
     camera = rig.cameras[Modality.THERMAL]
     assert (camera.width, camera.height) == (64, 48)
     assert camera.camera_matrix == (50, 0, 32, 0, 51, 24, 0, 0, 1)
@@ -147,7 +147,7 @@ def test_a_number_as_a_key_is_named(path):
         ("cameras.rgb.time_offset_ms", "1", "'1' is not of type 'number'"),
         ("cameras.rgb.time_offset_ms", math.nan, "nan is not of type 'number'"),
         ("cameras.rgb.time_offset_ms", -math.inf, "-inf is not of type 'number'"),
-        ("cameras.rgb.time_offset_ms", 10**400, " is not of type 'number'"),
+        ("cameras.rgb.time_offset_ms", 10**40, " is not of type 'number'"),
         ("cameras.rgb.time_offset_ms", False, "False is not of type 'number'"),
         ("thermal_from_rgb", [1] * 8, " is too short"),
         ("thermal_from_rgb", None, "None is not of type 'array'"),

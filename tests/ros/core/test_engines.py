@@ -1,0 +1,202 @@
+"""Engines give what the graph says, and fail with an error of this package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from artifacts import write_artifact
+
+from mmfusion_ros.core.artifact import Artifact, open_artifact
+from mmfusion_ros.core.engines import BACKENDS, open_engine
+from mmfusion_ros.core.errors import EngineError
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return write_artifact(tmp_path / "small")
+
+
+@pytest.fixture
+def artifact(folder) -> Artifact:
+    return open_artifact(folder)
+
+
+def inputs(artifact: Artifact, *, rgb: int = 100, low_byte: int = 7) -> dict[str, Any]:
+    arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in artifact.inputs.items()}
+    arrays["rgb"][:] = np.minimum(np.arange(64)[:, None] + rgb, 250)
+    arrays["thermal"][..., 0] = low_byte
+    arrays["thermal_range"][:] = 4, 5
+    arrays["present"][:] = 1
+    return arrays
+
+
+def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> Artifact:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    return open_artifact(folder)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "auto"])
+@pytest.mark.parametrize("threads", [0, 1, 2])
+def test_outputs_are_the_graphs(artifact, backend, threads):
+    with open_engine(artifact, backend, threads) as engine:
+        assert (engine.backend, engine.precision) == ("onnxruntime", "fp32")
+        outputs = engine.run(inputs(artifact, rgb=200))
+    expected = np.minimum(np.minimum(np.arange(64) + 200, 250) + 7, 255)
+    assert list(outputs) == list(artifact.outputs)
+    np.testing.assert_array_equal(outputs["fused"], np.broadcast_to(expected[:, None], (48, 64, 3)))
+    np.testing.assert_array_equal(outputs["registered_thermal"], np.full((48, 64), 7))
+    np.testing.assert_array_equal(outputs["thermal_range_next"], [5, 6])
+    for name, spec in artifact.outputs.items():
+        assert (outputs[name].dtype, outputs[name].shape) == (spec.dtype, spec.shape)
+
+
+def test_auto_says_what_it_chose(artifact, caplog):
+    with caplog.at_level(logging.INFO), open_engine(artifact):
+        assert "onnxruntime on the CPU" in caplog.text
+
+
+def test_outputs_are_allocated_once(artifact):
+    with open_engine(artifact) as engine:
+        first = engine.run(inputs(artifact, rgb=0))
+        addresses = {name: array.ctypes.data for name, array in first.items()}
+        assert first["fused"][0, 0, 0] == 7
+        second = engine.run(inputs(artifact, rgb=50))
+        assert {name: array.ctypes.data for name, array in second.items()} == addresses
+        assert first["fused"][0, 0, 0] == 57
+
+
+def test_read_only_inputs_will_do(artifact):
+    arrays = inputs(artifact)
+    data = arrays["rgb"].tobytes()
+    arrays["rgb"] = np.frombuffer(data, np.uint8).reshape(48, 64, 3)
+    with open_engine(artifact) as engine:
+        assert engine.run(arrays)["fused"][0, 0, 0] == 107
+    assert arrays["rgb"].tobytes() == data
+
+
+def test_inputs_that_the_graph_does_not_read_are_no_matter(artifact):
+    """The runtime drops them from the graph it loads."""
+    arrays = inputs(artifact)
+    arrays["unheard_of"] = np.zeros(1)
+    with open_engine(artifact) as engine:
+        engine.run(arrays)
+
+
+def test_a_closed_engine_says_so(artifact):
+    engine = open_engine(artifact)
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="the engine is closed"):
+        engine.run(inputs(artifact))
+
+
+def test_unknown_backends_are_refused(artifact):
+    message = f"unknown backend 'cuda'; expected one of {', '.join(BACKENDS)}"
+    with pytest.raises(EngineError, match=message):
+        open_engine(artifact, "cuda")
+
+
+def test_a_missing_backend_is_named(artifact, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(EngineError, match=r"onnxruntime cannot be imported .*pip install"):
+        open_engine(artifact, "onnxruntime")
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph", bytes(1000)])
+def test_a_file_that_is_no_graph_is_refused(folder, content):
+    (folder / "graph.onnx").write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    artifact = edited(folder, lambda manifest: manifest["graph"].update(sha256=digest))
+    with pytest.raises(EngineError, match=r"^onnxruntime [\d.]+ cannot load .*graph.onnx: "):
+        open_engine(artifact)
+
+
+def test_a_graph_that_vanished_is_refused(artifact):
+    artifact.graph_path.unlink()
+    with pytest.raises(EngineError, match=r"cannot load .*graph.onnx"):
+        open_engine(artifact)
+
+
+def test_an_output_that_the_graph_lacks_is_refused(folder):
+    entry = {"name": "scores", "dtype": "float32", "shape": [9], "meaning": "of boxes"}
+    artifact = edited(folder, lambda manifest: manifest["outputs"].append(entry))
+    with pytest.raises(EngineError, match=r"cannot load .*scores"):
+        open_engine(artifact)
+
+
+WRONG = {
+    "size": {"rgb": np.zeros((24, 32, 3), np.uint8)},
+    "rank": {"rgb": np.zeros((48, 64), np.uint8)},
+    "dtype": {"rgb": np.zeros((48, 64, 3), np.float32)},
+    "batch": {"present": np.zeros((1, 3), np.float32)},
+    "absent": {"rgb": None},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
+def test_wrong_inputs_are_refused_and_the_engine_goes_on(artifact, wrong):
+    good = inputs(artifact)
+    bad = {name: array for name, array in {**good, **wrong}.items() if array is not None}
+    with open_engine(artifact) as engine:
+        with pytest.raises(EngineError, match=r"^onnxruntime failed: .*(rgb|present|data type)"):
+            engine.run(bad)
+        assert engine.run(good)["fused"][0, 0, 0] == 107
+
+
+def test_a_manifest_with_other_sizes_than_its_graph_fails_cleanly(folder):
+    def shrink(manifest):
+        for entry in (*manifest["inputs"][:3], *manifest["outputs"]):
+            if len(entry["shape"]) > 1:
+                entry["shape"][:2] = 24, 32
+
+    artifact = edited(folder, shrink)
+    arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in artifact.inputs.items()}
+    with open_engine(artifact) as engine, pytest.raises(EngineError, match="invalid dimensions"):
+        engine.run(arrays)
+
+
+def test_a_graph_that_fails_while_running(tmp_path):
+    artifact = open_artifact(write_artifact(tmp_path / "failing", fails_from=2))
+    arrays = inputs(artifact)
+    with open_engine(artifact) as engine:
+        arrays["thermal_range"][:] = 1, 2
+        engine.run(arrays)
+        arrays["thermal_range"][:] = 2, 3
+        with pytest.raises(EngineError, match="onnxruntime failed: "):
+            engine.run(arrays)
+        arrays["thermal_range"][:] = 0, 0
+        np.testing.assert_array_equal(engine.run(arrays)["thermal_range_next"], [1, 2])
+
+
+def test_pass_through_gives_the_rgb_image(artifact):
+    arrays = inputs(artifact)
+    with open_engine(artifact, "pass_through") as engine:
+        assert (engine.backend, engine.precision) == ("pass_through", "none")
+        outputs = engine.run(arrays)
+    assert outputs["fused"] is arrays["rgb"]
+    assert outputs.keys() == artifact.outputs.keys()
+    assert not outputs["registered_thermal"].any()
+    assert not outputs["thermal_range_next"].any()
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "pass_through"])
+def test_an_exception_inside_closes_the_engine_and_comes_out(artifact, backend, monkeypatch):
+    closed: list[bool] = []
+    engine = open_engine(artifact, backend)
+    monkeypatch.setattr(engine, "close", lambda: closed.append(True))
+    with pytest.raises(KeyboardInterrupt), engine:
+        raise KeyboardInterrupt
+    assert closed == [True]
