@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,13 +17,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data" / "courtyard"
 ARTIFACT = ROOT / "artifacts" / "s4fusion_tiny_640x480"
 RIG = ROOT / "calibration" / "demo.yaml"
 INPUTS = ["rgb/image", "rgb/camera_info", "depth/image", "thermal/image"]
 OUTPUTS = ["fusion_node/fused/image", "fusion_node/fused/camera_info", "fusion_node/status"]
-START_TIMEOUT_S = 60.0
+LISTENERS = 2  # node and recorder: whoever comes later misses pictures
 STOP_TIMEOUT_S = 20.0
 
 
@@ -58,13 +61,20 @@ def _arguments() -> argparse.Namespace:
         help="pictures in subfolders rgb (or vi), thermal (or ir) and depth, or "
         "a bag; default: the bundled courtyard sequence",
     )
+    parser.add_argument(
+        "--without",
+        choices=("depth", "thermal"),
+        action="append",
+        default=[],
+        help="leave this camera out; may be given twice",
+    )
     parser.add_argument("--artifact", type=Path, default=ARTIFACT, help="default: the bundled one")
     parser.add_argument("--rig", type=Path, default=RIG, help="default: calibration/demo.yaml")
     parser.add_argument(
         "--rate",
         type=float,
-        default=2.0,
-        help="pictures per second (default: %(default)s, for a CPU of two cores)",
+        default=5.0,
+        help="pictures per second (default: %(default)s); a bag keeps its own",
     )
     parser.add_argument("--frames", type=int, default=40, help="at most this many (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="default: %(default)s")
@@ -77,28 +87,58 @@ def _play_and_record(options: argparse.Namespace, out: Path) -> Path:
         if not path.exists():
             raise DemoError(f"no {what} at {path}")
     recording = out / "recording"
+    _remove_old(recording)
     size = _image_size(options.artifact)
     _use_private_domain()
     node = ["fusion_node", "--ros-args", "-p", f"artifact:={options.artifact.resolve()}",
             "-p", f"rig:={options.rig.resolve()}", "-p", "autostart:=true"]  # fmt: skip
     recorder = ["recorder", "--out", str(recording), *INPUTS, *OUTPUTS]
     player = ["camera_player", str(options.data.resolve()), "--size", size,
-              "--rate", str(options.rate), "--frames", str(options.frames)]  # fmt: skip
+              "--frames", str(options.frames), "--listeners", str(LISTENERS)]  # fmt: skip
+    player += [] if _is_bag(options.data) else ["--rate", str(options.rate)]
+    player += [word for camera in options.without for word in ("--without", camera)]
+    print(f"playing {options.data} into the node as {size} cameras", flush=True)
     with (
-        _running(node, out / "fusion_node.log") as fusion_node,
-        _running(recorder, out / "recorder.log") as bag,
+        _running(node, out / "fusion_node.log"),
+        _running(recorder, out / "recorder.log"),
     ):
-        _wait_until_listening({"fusion_node": fusion_node, "recorder": bag}, out)
-        print(f"playing {options.data} into the node ({size}, {options.rate:g} Hz)", flush=True)
-        _run(player, "camera_player")
+        try:
+            _run(player, "camera_player")
+        except DemoError as error:
+            log = (out / "fusion_node.log").read_text(errors="replace").strip()
+            raise DemoError(f"{error}; the node said:\n{log[-2000:]}") from error
         time.sleep(2.0)  # the last picture is still in the engine when the player ends
     return recording
 
 
+def _remove_old(recording: Path) -> None:
+    """Remove the recording of an earlier demo, and nothing else."""
+    if not recording.exists():
+        return
+    if not (recording / "metadata.yaml").is_file():
+        raise DemoError(f"{recording} exists and is no recording; choose another --out")
+    shutil.rmtree(recording)
+
+
+def _is_bag(data: Path) -> bool:
+    return data.is_file() or (data / "metadata.yaml").exists() or any(data.glob("*.mcap"))
+
+
 def _replay(options: argparse.Namespace, recording: Path, out: Path) -> None:
     print("replaying the recording offline", flush=True)
-    _run(["replay", str(recording), "--artifact", str(options.artifact.resolve()),
-          "--rig", str(options.rig.resolve()), "--out", str(out / "replay")], "replay")  # fmt: skip
+    command = ["replay", str(recording), "--artifact", str(options.artifact.resolve()),
+               "--rig", str(options.rig.resolve()), "--out", str(out / "replay")]  # fmt: skip
+    for camera in _absent_cameras(recording):
+        command += ["--without", camera]
+    _run(command, "replay")
+
+
+def _absent_cameras(recording: Path) -> list[str]:
+    """Cameras of which the recording holds nothing."""
+    metadata = yaml.safe_load((recording / "metadata.yaml").read_text())
+    topics = metadata["rosbag2_bagfile_information"]["topics_with_message_count"]
+    counts = {entry["topic_metadata"]["name"]: entry["message_count"] for entry in topics}
+    return [camera for camera in ("depth", "thermal") if not counts.get(f"/{camera}/image")]
 
 
 def _image_size(artifact: Path) -> str:
@@ -145,27 +185,6 @@ def _run(arguments: list[str], name: str) -> None:
     status = subprocess.run(_command(arguments), check=False).returncode
     if status != 0:
         raise DemoError(f"{name} ended with status {status}; its messages are above")
-
-
-def _wait_until_listening(processes: dict[str, subprocess.Popen[bytes]], out: Path) -> None:
-    """Wait until node and recorder have subscribed, so that no picture is lost."""
-    import rclpy  # noqa: PLC0415 (the messages above should come at once)
-
-    rclpy.init()
-    watcher = rclpy.create_node("demo_watcher")
-    try:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while watcher.count_subscribers("rgb/image") < len(processes):
-            for name, process in processes.items():
-                if process.poll() is not None:
-                    log = (out / f"{name}.log").read_text(errors="replace").strip()
-                    raise DemoError(f"{name} ended at start:\n{log[-2000:]}")
-            if time.monotonic() > deadline:
-                raise DemoError(f"the programs did not start in {START_TIMEOUT_S:g} s; see {out}")
-            time.sleep(0.1)
-    finally:
-        watcher.destroy_node()
-        rclpy.try_shutdown()
 
 
 def _print_summary(recording: Path, out: Path) -> None:

@@ -97,7 +97,7 @@ def to_encoding(image: SourceImage, encoding: str) -> NDArray[Any]:
     Raises:
         ImageError: if the image is damaged or cannot be expressed in ``encoding`` without loss.
     """
-    pixels, source = _decode(image) if image.compressed else (view(image), image.encoding)
+    pixels, source = decode(image)
     if encoding == "rgb8":
         return np.ascontiguousarray(_to_rgb(pixels, source))
     if encoding == "32FC1":
@@ -131,7 +131,17 @@ def fingerprint(image: SourceImage) -> int:
     return zlib.crc32(np.ascontiguousarray(pixels[::stride, ::stride]).data)
 
 
-def _decode(image: SourceImage) -> tuple[NDArray[Any], str]:
+def decode(image: SourceImage) -> tuple[NDArray[Any], str]:
+    """The pixels of a raw or compressed image and their encoding.
+
+    Returns:
+        Raw images as `view`; JPEG and PNG as bgr8, bgra8, mono8, mono16 or 32FC1.
+
+    Raises:
+        ImageError: if the image is damaged or of an unknown encoding.
+    """
+    if not image.compressed:
+        return view(image), image.encoding
     data = np.frombuffer(image.data, np.uint8)
     try:
         pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if _is_whole(data) else None

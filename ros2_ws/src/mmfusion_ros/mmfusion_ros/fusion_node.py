@@ -1,0 +1,355 @@
+"""The managed node: cameras in, fused picture out."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo, Image
+
+from mmfusion_ros.core.artifact import Artifact, open_artifact
+from mmfusion_ros.core.engines import open_engine
+from mmfusion_ros.core.errors import MmfusionError
+from mmfusion_ros.core.frames import Modality
+from mmfusion_ros.core.fusion_worker import FusionWorker
+from mmfusion_ros.core.guarded_pipeline import GuardedPipeline
+from mmfusion_ros.core.pipeline import Pipeline
+from mmfusion_ros.core.results import Results
+from mmfusion_ros.core.rig import Rig, load_rig
+from mmfusion_ros.dds_profile import apply_dds_profile
+from mmfusion_ros.diagnostics import (
+    FrameTally,
+    engine_status,
+    inputs_status,
+    lifecycle_status,
+    modality_status,
+    synchronizer_status,
+)
+from mmfusion_ros.inputs import Input
+from mmfusion_ros.memory import keep_image_memory
+from mmfusion_ros.messages import frame_from_message
+from mmfusion_ros.outputs import Outputs
+from mmfusion_ros.parameters import Settings, declare, read
+from mmfusion_ros.ros_logging import RosLogHandler
+
+_DIAGNOSTICS_PERIOD_S = 1.0
+_POLL_PERIOD_S = 0.2
+
+_Transition = Callable[["FusionNode", LifecycleState], TransitionCallbackReturn]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What configuring gives."""
+
+    artifact: Artifact
+    rig: Rig
+    pipeline: GuardedPipeline
+
+
+def _load(settings: Settings) -> _Loaded:
+    for name in ("artifact", "rig"):
+        if not getattr(settings, name):
+            raise MmfusionError(f"parameter {name} is not set; start with -p {name}:=PATH")
+    rig = load_rig(Path(settings.rig))
+    artifact = open_artifact(Path(settings.artifact))
+
+    def open_pipeline() -> Pipeline:
+        engine = open_engine(artifact, settings.backend, settings.threads)
+        return Pipeline(artifact, engine, rig)
+
+    return _Loaded(artifact, rig, GuardedPipeline(open_pipeline))
+
+
+def _reported(transition: _Transition) -> _Transition:
+    """Log what a transition raises: rclpy itself swallows it."""
+
+    @functools.wraps(transition)
+    def wrapper(node: FusionNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception as error:  # noqa: BLE001
+            node.report(f"{transition.__name__}: {error!r}")
+            return TransitionCallbackReturn.ERROR
+
+    return wrapper
+
+
+class FusionNode(LifecycleNode):
+    """Fuses RGB, depth and thermal images by an exported artifact.
+
+    Transitions run on the executor's thread, as do all callbacks; only the pipeline runs on a
+    thread of its own, and publishes from there.
+    """
+
+    def __init__(self, **node_options: Any) -> None:
+        """Declare the parameters; nothing is opened yet.
+
+        Args:
+            **node_options: as for `rclpy.node.Node`.
+
+        Raises:
+            MmfusionError: if a parameter has a value that is not allowed.
+        """
+        super().__init__("fusion_node", **node_options)
+        self._log_handler = RosLogHandler(self.get_logger())
+        self._loaded: _Loaded | None = None
+        self._outputs: Outputs | None = None
+        self._worker: FusionWorker | None = None
+        self._inputs: list[Input] = []
+        self._tally = FrameTally()
+        self._problem = ""
+        self._dropped_before = 0
+        self._loading: Future[_Loaded] | None = None
+        # From here on the node can be destroyed, as rclpy does when a value is refused.
+        self._settings = declare(self)
+        package_logger = logging.getLogger("mmfusion_ros")
+        package_logger.addHandler(self._log_handler)
+        package_logger.setLevel(logging.INFO)
+
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._apply_parameters)
+        # In every state: also a node that cannot be configured says so.
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 5)
+        self.create_timer(_DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
+        self._poll_timer = self.create_timer(_POLL_PERIOD_S, self._poll_inputs)
+        if self._settings.autostart:
+            self._loading = self._load_aside()
+            self._autostart_timer = self.create_timer(0.02, self._go_on_with_autostart)
+
+    # Transitions.
+
+    @_reported
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load rig and artifact, open the engine."""
+        loading, self._loading = self._loading, None
+        try:
+            self._loaded = _load(self._settings) if loading is None else loading.result()
+        except MmfusionError as error:
+            self.report(f"cannot configure: {error}")
+            return TransitionCallbackReturn.FAILURE
+        self._problem = ""
+        self._outputs = Outputs(self, self._loaded.artifact, self._loaded.rig)
+        engine = self._loaded.pipeline.pipeline.engine
+        self.get_logger().info(
+            f"configured: artifact {self._loaded.artifact.name}, rig {self._loaded.rig.name}, "
+            f"engine {engine.backend} {engine.precision}"
+        )
+        return super().on_configure(state)
+
+    @_reported
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the worker and subscribe."""
+        loaded = self._loaded
+        if loaded is None:
+            raise RuntimeError("activated without being configured")
+        result = super().on_activate(state)
+        loaded.pipeline.reset()
+        self._tally = FrameTally()
+        self._dropped_before = 0
+        self._worker = FusionWorker(
+            loaded.pipeline, self._settings.synchronizer_config(loaded.rig), self._deliver
+        )
+        for modality in Modality:
+            if modality.value in loaded.artifact.inputs:
+                self._subscribe(Image, self._settings.topic(modality), self._receiver(modality))
+        info_topic = self._settings.rgb_topic.rpartition("/")[0] + "/camera_info"
+        self._subscribe(CameraInfo, info_topic.removeprefix("/"), self._take_info)
+        return result
+
+    @_reported
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe and stop the worker."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    @_reported
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Close the engine."""
+        self._release()
+        return super().on_cleanup(state)
+
+    @_reported
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and close whatever runs."""
+        self._release()
+        return super().on_shutdown(state)
+
+    @_reported
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured."""
+        self._release()
+        return super().on_error(state)
+
+    def destroy_node(self) -> None:
+        """Stop, close and give back everything."""
+        self._release()
+        logging.getLogger("mmfusion_ros").removeHandler(self._log_handler)
+        super().destroy_node()
+
+    def report(self, problem: str) -> None:
+        """Log what went wrong and keep it for the diagnostics."""
+        self._problem = problem
+        self.get_logger().error(problem)
+
+    # Starting and stopping.
+
+    def _load_aside(self) -> Future[_Loaded]:
+        """Load on a thread, as it may take long and the executor has services to answer."""
+        future: Future[_Loaded] = Future()
+        settings = self._settings
+
+        def work() -> None:
+            try:
+                future.set_result(_load(settings))
+            except Exception as error:  # noqa: BLE001 (raised again where the result is taken)
+                future.set_exception(error)
+
+        threading.Thread(target=work, name="load", daemon=True).start()
+        return future
+
+    def _go_on_with_autostart(self) -> None:
+        if self._loading is not None and not self._loading.done():
+            return
+        self.destroy_timer(self._autostart_timer)
+        # Without a future a manager has configured the node meanwhile: the rest is its business.
+        if self._loading is not None and (
+            self.trigger_configure() is TransitionCallbackReturn.SUCCESS
+        ):
+            self.trigger_activate()
+
+    def _subscribe(self, message_type: type, topic: str, callback: Callable[[Any], None]) -> None:
+        reliability, optional = self._settings.input_reliability, message_type is CameraInfo
+        self._inputs.append(
+            Input(self, message_type, topic, reliability, callback, optional=optional)
+        )
+
+    def _stop(self) -> None:
+        for entry in self._inputs:
+            entry.close()
+        self._inputs.clear()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop()
+
+    def _release(self) -> None:
+        self._stop()
+        if self._outputs is not None:
+            self._outputs.close()
+            self._outputs = None
+        if self._loaded is not None:
+            self._loaded.pipeline.close()
+            self._loaded = None
+
+    # Frames.
+
+    def _receiver(self, modality: Modality) -> Callable[[Image], None]:
+        def receive(message: Image) -> None:
+            if self._worker is not None:
+                self._worker.add(frame_from_message(message, modality))
+
+        return receive
+
+    def _take_info(self, message: CameraInfo) -> None:
+        if self._outputs is not None:
+            self._outputs.rgb_info = message
+
+    def _deliver(self, results: Results) -> None:
+        worker, outputs, loaded = self._worker, self._outputs, self._loaded
+        if worker is None or outputs is None or loaded is None:
+            return  # being deactivated
+        self._tally.note(results)
+        outputs.publish(results, loaded.pipeline.pipeline.engine, worker.sets_dropped)
+
+    # Timers and parameters.
+
+    def _poll_inputs(self) -> None:
+        for entry in self._inputs:
+            entry.poll()
+
+    def _publish_diagnostics(self) -> None:
+        message = DiagnosticArray()
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.status = self._statuses()
+        for status in message.status:
+            status.name = f"{self.get_fully_qualified_name().lstrip('/')}: {status.name}"
+            status.hardware_id = "" if self._loaded is None else self._loaded.rig.name
+        self._diagnostics.publish(message)
+
+    def _statuses(self) -> list[DiagnosticStatus]:
+        worker, loaded = self._worker, self._loaded
+        if worker is None or loaded is None:
+            state = "not configured" if loaded is None else "not active"
+            return [lifecycle_status(state, self._problem)]
+        newly_dropped = worker.sets_dropped - self._dropped_before
+        self._dropped_before += newly_dropped
+        tallies = self._tally.take()
+        return [
+            engine_status(loaded.pipeline),
+            synchronizer_status(worker.statistics(), self._dropped_before, newly_dropped),
+            *(
+                modality_status(modality, tallies[modality])
+                for modality in Modality
+                if modality.value in loaded.artifact.inputs
+            ),
+            inputs_status(entry.status for entry in self._inputs),
+        ]
+
+    def _check_parameters(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
+        try:
+            self._changed_settings(parameters)
+        except MmfusionError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _apply_parameters(self, parameters: list[Parameter[Any]]) -> None:
+        self._settings = self._changed_settings(parameters)
+        if self._worker is not None and self._loaded is not None:
+            self._worker.reconfigure(self._settings.synchronizer_config(self._loaded.rig))
+
+    def _changed_settings(self, parameters: list[Parameter[Any]]) -> Settings:
+        return read(self, {parameter.name: parameter.value for parameter in parameters})
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is interrupted.
+
+    Returns:
+        Exit status: 1 if a parameter was wrong.
+    """
+    apply_dds_profile()
+    keep_image_memory()
+    rclpy.init(args=args)
+    node = None
+    try:
+        node = FusionNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except MmfusionError as error:
+        rclpy.logging.get_logger("fusion_node").fatal(str(error))
+        return 1
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 0
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

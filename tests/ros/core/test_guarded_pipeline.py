@@ -1,0 +1,103 @@
+"""A failing engine is closed and opened again, with patience and an end."""
+
+from __future__ import annotations
+
+import pytest
+from mmfusion_ros.core.errors import EngineError
+from mmfusion_ros.core.guarded_pipeline import BACK_OFF, EngineState, GuardedPipeline
+
+
+class Engine:
+    def __init__(self):
+        self.closed = 0
+
+    def close(self):
+        self.closed += 1
+
+
+class Pipeline:
+    def __init__(self, fails: bool):
+        self.engine = Engine()
+        self.fails = fails
+
+    def run(self, frames):
+        if self.fails:
+            raise EngineError("out of steam")
+        return frames
+
+    def reset(self):
+        pass
+
+
+class Bench:
+    """Opens pipelines as told: "good", "bad" (fails when run) or "shut" (cannot be opened)."""
+
+    def __init__(self, *plan: str):
+        self.plan = list(plan)
+        self.now = 0.0
+        self.opened: list[Pipeline] = []
+        self.guarded = GuardedPipeline(self.open, clock=lambda: self.now)
+
+    def open(self):
+        kind = self.plan.pop(0) if len(self.plan) > 1 else self.plan[0]
+        if kind == "shut":
+            raise EngineError("no fuel")
+        self.opened.append(Pipeline(fails=kind == "bad"))
+        return self.opened[-1]
+
+
+def test_gives_what_the_pipeline_gives():
+    bench = Bench("good")
+    assert bench.guarded.run("frames") == "frames"
+    assert bench.guarded.state is EngineState.RUNNING
+
+
+def test_what_the_first_opening_raises_comes_out():
+    with pytest.raises(EngineError, match="no fuel"):
+        Bench("shut")
+
+
+def test_a_failed_engine_is_closed_and_opened_after_the_back_off():
+    bench = Bench("bad", "good")
+    assert bench.guarded.run("a") is None
+    assert bench.opened[0].engine.closed == 1
+    assert (bench.guarded.state, bench.guarded.problem) == (EngineState.REOPENING, "out of steam")
+    assert bench.guarded.run("b") is None
+    bench.now += BACK_OFF[0]
+    assert bench.guarded.run("c") == "c"
+    assert (bench.guarded.state, bench.guarded.problem) == (EngineState.RUNNING, "")
+    assert (bench.guarded.failures, bench.guarded.skipped) == (1, 2)
+
+
+@pytest.mark.parametrize("kind", ["bad", "shut"])
+def test_gives_up_after_the_last_back_off(kind, caplog):
+    bench = Bench("bad", kind)
+    attempts = 0
+    while bench.guarded.state is not EngineState.FAILED:
+        assert bench.guarded.run("x") is None
+        bench.now += 60
+        attempts += 1
+        assert attempts < 50
+    assert attempts == len(BACK_OFF) + 1
+    bench.now += 1e6
+    assert bench.guarded.run("y") is None
+    assert len(bench.opened) == (1 if kind == "shut" else len(BACK_OFF) + 1)
+    assert all(pipeline.engine.closed for pipeline in bench.opened)
+    assert caplog.text.count("stays closed") == 1
+
+
+def test_a_good_run_starts_the_count_anew():
+    bench = Bench("bad", "good", "bad", "good")
+    for _ in range(20):
+        bench.guarded.run("x")
+        bench.now += BACK_OFF[0]
+        if bench.guarded.state is EngineState.RUNNING:
+            bench.guarded.pipeline.fails = True
+    assert bench.guarded.state is not EngineState.FAILED
+
+
+def test_failures_are_logged_once_each(caplog):
+    bench = Bench("bad", "good")
+    for _ in range(10):
+        bench.guarded.run("x")
+    assert caplog.text.count("out of steam") == 1

@@ -1,0 +1,301 @@
+"""The node in a process of its own, with real DDS between it and the cameras."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.ros
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+pytest.importorskip("mmfusion_msgs.msg", reason="mmfusion_msgs is not built")
+pytest.importorskip("onnx", reason="onnx is not installed")
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from mmfusion_ros.messages import image_message, set_stamp
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
+from artifacts import write_artifact, write_rig
+from nodes import MS, Peer, node_process
+
+SECOND = 1000 * MS
+SIZE = (48, 64)
+# Sets wait this long for their last message, so that a slow machine changes nothing.
+PATIENT = {"max_wait_ms": 1000.0, "threads": 1}
+# Each test plays a recording of its own, later than all before.
+START = itertools.count(1000 * SECOND, 1000 * SECOND)
+ALONE = "/alone"
+OUTPUTS = ("fused/image", "fused/camera_info", "registered_thermal/image", "status")
+
+
+def pictures(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        "rgb": rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8),
+        "depth": rng.integers(500, 5000, SIZE, dtype=np.uint16),
+        "thermal": rng.integers(0, 2**16, SIZE, dtype=np.uint16),
+    }
+
+
+def pixels(message) -> np.ndarray:
+    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, -1)
+
+
+def fused_of(sent: dict[str, np.ndarray], *, thermal: bool = True) -> np.ndarray:
+    added = (sent["thermal"] & 0xFF)[..., None] if thermal else 0
+    return np.minimum(sent["rgb"].astype(int) + added, 255).astype(np.uint8)
+
+
+def part(status, name: str):
+    (found,) = [entry for entry in status.modalities if entry.name == name]
+    return found
+
+
+@pytest.fixture
+def peer():
+    peer = Peer()
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def alone():
+    """A peer for a node that a test runs for itself, beside the shared one."""
+    peer = Peer(namespace=ALONE)
+    yield peer
+    peer.close()
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory):
+    return write_rig(tmp_path_factory.mktemp("rig") / "rig.yaml", SIZE)
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    return write_artifact(tmp_path_factory.mktemp("artifact") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def node(artifact, rig, tmp_path_factory):
+    """One node for all tests that do not break it."""
+    log = tmp_path_factory.mktemp("log") / "node.log"
+    with node_process(artifact, rig, log, backend="onnxruntime", **PATIENT) as process:
+        yield process
+
+
+@pytest.fixture
+def warm(node, peer):
+    """A peer that is connected both ways; stamps from here on are free."""
+    peer.advertise()
+    peer.listen(*OUTPUTS)
+    peer.stamp = peer.warm_up(next(START), **pictures(0))
+    return peer
+
+
+def next_stamp(peer: Peer) -> int:
+    peer.stamp += 100 * MS
+    return peer.stamp
+
+
+def test_pass_through_gives_the_rgb_picture(artifact, rig, alone, tmp_path):
+    with node_process(artifact, rig, tmp_path / "log", ALONE, backend="pass_through", **PATIENT):
+        alone.advertise()
+        alone.listen(*OUTPUTS)
+        stamp = alone.warm_up(next(START), **pictures(0)) + 12_345_678
+        sent = pictures(1)
+        alone.send(stamp, **sent)
+        image = alone.got("fused/image", stamp)
+        np.testing.assert_array_equal(pixels(image), sent["rgb"])
+        assert (image.encoding, image.header.frame_id) == ("rgb8", "rgb_frame")
+        assert alone.got("status", stamp).backend == "pass_through"
+
+
+def test_all_outputs_belong_to_the_rgb_frame(warm):
+    stamp, sent = next_stamp(warm) + 12_345_678, pictures(2)
+    warm.send(stamp, **sent)
+    fused = warm.got("fused/image", stamp)
+    np.testing.assert_array_equal(pixels(fused), fused_of(sent))
+    thermal = warm.got("registered_thermal/image", stamp)
+    np.testing.assert_array_equal(pixels(thermal)[..., 0], sent["thermal"] & 0xFF)
+    info = warm.got("fused/camera_info", stamp)
+    assert (info.height, info.width, info.k[0]) == (*SIZE, 64.0)
+    status = warm.got("status", stamp)
+    assert (status.artifact, status.backend, status.precision) == ("tiny", "onnxruntime", "fp32")
+    assert [(m.name, m.used, m.reason) for m in status.modalities] == [
+        ("rgb", True, ""),
+        ("depth", True, ""),
+        ("thermal", True, ""),
+    ]
+    assert list(status.stage_names) == ["prepare", "engine", "publish"]
+    assert all(seconds > 0 for seconds in status.stage_durations)
+    assert math.isnan(status.latency)  # these stamps are of no clock of today
+    assert dict(zip(status.quality_names, status.quality_values)) == {"vif": 0.75}
+    for message in (fused, thermal, info, status):
+        assert message.header.frame_id == "rgb_frame"
+
+
+def test_latency_counts_from_a_stamp_of_the_nodes_clock(warm):
+    stamp = warm.node.get_clock().now().nanoseconds
+    warm.send(stamp, **pictures(3))
+    assert 0 < warm.got("status", stamp).latency < 10
+
+
+def test_camera_info_of_the_camera_is_passed_on(warm):
+    publisher = warm.node.create_publisher(CameraInfo, "rgb/camera_info", 5)
+    warm.until(publisher.get_subscription_count, "the node to subscribe to camera_info")
+    info = CameraInfo(height=SIZE[0], width=SIZE[1])
+    info.k[0] = 77.0
+
+    def passed_on() -> bool:
+        # Reliable, but on its own topic: it may come after the image.
+        stamp = next_stamp(warm)
+        set_stamp(info.header, stamp)
+        publisher.publish(info)
+        warm.send(stamp, **pictures(4))
+        received = warm.got("fused/camera_info", stamp)
+        return received.k[0] == 77.0 and received.header.frame_id == "rgb_frame"
+
+    warm.until(passed_on, "the camera's own camera_info")
+
+
+def test_without_thermal_the_picture_is_the_rgb_one(warm):
+    sent = pictures(5)
+    for _ in range(20):  # until thermal has stood still for longer than it is waited for
+        stamp = next_stamp(warm)
+        warm.send(stamp, rgb=sent["rgb"], depth=pictures(stamp)["depth"])
+        warm.executor.spin_once(timeout_sec=0.02)
+    np.testing.assert_array_equal(pixels(warm.got("fused/image", stamp)), sent["rgb"])
+    status = warm.got("status", stamp)
+    thermal = part(status, "thermal")
+    assert not thermal.used
+    assert thermal.reason in {"late", "stale"}
+    assert 1.9 < thermal.age < 2.2
+    assert part(status, "depth").used
+    assert not status.quality_names  # not measured for this set
+    warm.diagnosed("thermal camera", DiagnosticStatus.WARN)
+
+
+def test_a_camera_that_never_was_there_is_absent(artifact, rig, alone, tmp_path):
+    with node_process(artifact, rig, tmp_path / "log", ALONE, **PATIENT):
+        alone.advertise(names=("rgb",))
+        alone.listen("status", "fused/image")
+        stamp = alone.warm_up(next(START), rgb=pictures(0)["rgb"])
+        alone.send(stamp, rgb=pictures(0)["rgb"])
+        status = alone.got("status", stamp)
+        for name in ("depth", "thermal"):
+            assert (part(status, name).used, part(status, name).reason) == (False, "absent")
+            assert math.isnan(part(status, name).age)
+        assert list(status.quality_values) == [0.25]
+        alone.diagnosed("inputs", DiagnosticStatus.WARN, "nobody publishes /alone/depth/image")
+
+
+def truncated(picture: np.ndarray, encoding: str):
+    message = image_message(picture, encoding, Header())
+    message.data = message.data[: len(message.data) // 2]
+    return message
+
+
+def test_a_truncated_thermal_image_is_left_out_and_reported(warm):
+    sent = pictures(6)
+    for _ in range(2):
+        stamp = next_stamp(warm)
+        warm.send(stamp, **{**sent, "thermal": truncated(sent["thermal"], "mono16")})
+    np.testing.assert_array_equal(pixels(warm.got("fused/image", stamp)), sent["rgb"])
+    thermal = part(warm.got("status", stamp), "thermal")
+    assert (thermal.used, thermal.reason) == (False, "invalid")
+    warm.diagnosed("thermal camera", DiagnosticStatus.ERROR, "truncated")
+
+
+def test_a_truncated_rgb_image_gives_a_status_but_no_picture(warm):
+    sent = pictures(7)
+    stamp = next_stamp(warm)
+    warm.send(stamp, **{**sent, "rgb": truncated(sent["rgb"], "rgb8")})
+    rgb = part(warm.got("status", stamp), "rgb")
+    assert (rgb.used, rgb.reason) == (False, "invalid")
+    warm.diagnosed("rgb camera", DiagnosticStatus.ERROR, "truncated")
+    after = next_stamp(warm)
+    warm.send(after, **sent)
+    warm.got("fused/image", after)
+    assert stamp not in warm.received["fused/image"]
+
+
+def test_a_frozen_thermal_camera_is_left_out(warm):
+    still = pictures(8)["thermal"]
+    reasons = []
+    for seed in range(10, 16):
+        stamp = next_stamp(warm)
+        warm.send(stamp, **{**pictures(seed), "thermal": still})
+        reasons.append(part(warm.got("status", stamp), "thermal").reason)
+    assert reasons[0] == ""
+    assert reasons[-1] == "frozen"
+    warm.diagnosed("thermal camera", DiagnosticStatus.WARN, "frozen")
+
+
+def test_goes_on_when_time_is_set_back(warm):
+    for seed, stamp in ((20, next_stamp(warm)), (21, 400 * SECOND), (22, 400 * SECOND + 100 * MS)):
+        sent = pictures(seed)
+        warm.send(stamp, **sent)
+        np.testing.assert_array_equal(pixels(warm.got("fused/image", stamp)), fused_of(sent))
+
+
+def counted(peer: Peer, key: str) -> int:
+    values = {pair.key: pair.value for pair in peer.diagnostics["engine"].values}
+    return int(values.get(key, 0))
+
+
+def test_survives_a_failing_engine(rig, alone, tmp_path):
+    artifact = write_artifact(tmp_path / "failing", fails_from=4)
+    log = tmp_path / "log"
+    with node_process(artifact, rig, log, ALONE, **PATIENT):
+        alone.advertise()
+        alone.listen("status", "fused/image")
+        stamp = alone.warm_up(next(START), **pictures(0))
+
+        def two_recoveries() -> bool:
+            nonlocal stamp
+            stamp += 100 * MS
+            alone.send(stamp, **pictures(1))
+            for _ in range(5):
+                alone.executor.spin_once(timeout_sec=0.01)
+            return log.read_text().count("open again") >= 2
+
+        alone.until(two_recoveries, "the engine to come back twice")
+        alone.until(lambda: counted(alone, "failures") >= 2, "two failures in the diagnostics")
+        assert counted(alone, "sets_skipped") >= 2
+    failures = log.read_text().count("onnxruntime failed")
+    # Once in the node's own words, once in the runtime's at most.
+    assert failures <= 2 * log.read_text().count("opening it again")
+
+
+@pytest.mark.parametrize("reliable", [True, False])
+def test_follows_what_cameras_offer(node, peer, reliable):
+    """Also: publishers that come late, vanish, and come back offering something else."""
+    for offered in (reliable, not reliable):
+        peer.received.clear()
+        peer.advertise(reliable=offered)
+        peer.listen("fused/image")
+        peer.warm_up(next(START), **pictures(0))
+        status = peer.diagnosed("inputs", DiagnosticStatus.OK)
+        wanted = "1 publishers, reliable" if offered else "1 publishers, best_effort"
+        peer.until(
+            lambda: wanted in [pair.value for pair in peer.diagnostics["inputs"].values],
+            f"{wanted} in {status}",
+        )
+        peer.withdraw()
+
+
+def test_an_incompatible_publisher_is_reported(artifact, rig, alone, tmp_path):
+    with node_process(artifact, rig, tmp_path / "log", ALONE, input_reliability="reliable"):
+        alone.advertise(reliable=False)
+        alone.diagnosed(
+            "inputs", DiagnosticStatus.ERROR, "/alone/peer does not offer reliable on /alone/rgb/image"
+        )
+        alone.until(
+            lambda: "does not offer reliable images" in (tmp_path / "log").read_text(),
+            "the warning in the log",
+        )

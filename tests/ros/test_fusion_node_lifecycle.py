@@ -1,0 +1,238 @@
+"""Every transition of the node, through the services a lifecycle manager uses."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.ros
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+pytest.importorskip("mmfusion_msgs.msg", reason="mmfusion_msgs is not built")
+pytest.importorskip("onnx", reason="onnx is not installed")
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from mmfusion_ros import fusion_node, outputs
+from mmfusion_ros.core.errors import EngineError, MmfusionError
+from mmfusion_ros.fusion_node import FusionNode
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterType, ParameterValue
+from rclpy.parameter import Parameter
+
+from artifacts import write_artifact, write_rig
+from nodes import MS, Peer, spinning
+
+CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
+ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
+
+
+@pytest.fixture
+def peer():
+    peer = Peer()
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def files(tmp_path):
+    return {
+        "artifact": write_artifact(tmp_path / "tiny"),
+        "rig": write_rig(tmp_path / "rig.yaml"),
+    }
+
+
+@contextlib.contextmanager
+def running(**parameters):
+    """A fusion node in this process, spun by another thread."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    overrides = [
+        Parameter(name, value=value if isinstance(value, (bool, int, float)) else str(value))
+        for name, value in parameters.items()
+    ]
+    try:
+        node = FusionNode(context=context, parameter_overrides=overrides)
+        with spinning(node):
+            yield node
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+
+
+def test_all_transitions(peer, files):
+    with running(**files) as node:
+        assert peer.state() == "unconfigured"
+        assert not peer.change_state(ACTIVATE)
+        for _ in range(2):
+            assert peer.change_state(CONFIGURE)
+            assert peer.state() == "inactive"
+            for _ in range(2):
+                assert peer.change_state(ACTIVATE)
+                assert peer.state() == "active"
+                assert node.count_subscribers("/rgb/image") == 0  # nobody publishes yet
+                assert peer.change_state(DEACTIVATE)
+                assert peer.state() == "inactive"
+            assert peer.change_state(CLEANUP)
+            assert peer.state() == "unconfigured"
+        assert peer.change_state(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+        assert peer.state() == "finalized"
+
+
+@pytest.mark.parametrize("steps", [(CONFIGURE,), (CONFIGURE, ACTIVATE)])
+def test_shuts_down_from_every_state(peer, files, steps):
+    with running(**files) as node:
+        for step in steps:
+            assert peer.change_state(step)
+        last = (
+            Transition.TRANSITION_INACTIVE_SHUTDOWN
+            if len(steps) == 1
+            else Transition.TRANSITION_ACTIVE_SHUTDOWN
+        )
+        assert peer.change_state(last)
+        assert peer.state() == "finalized"
+        assert node._loaded is None
+        assert node._worker is None
+
+
+def test_subscribes_and_publishes_only_while_active(peer, files):
+    peer.advertise()
+    peer.listen("status")
+    picture = np.zeros((48, 64), np.uint16)
+    pictures = {"rgb": np.zeros((48, 64, 3), np.uint8), "depth": picture, "thermal": picture}
+    with running(**files):
+        assert peer.change_state(CONFIGURE)
+        assert not peer.node.count_subscribers("/rgb/image")
+        assert peer.change_state(ACTIVATE)
+        peer.warm_up(10**9, **pictures)
+        assert peer.change_state(DEACTIVATE)
+        peer.until(lambda: not peer.node.count_subscribers("/rgb/image"), "unsubscribing")
+        assert peer.change_state(ACTIVATE)
+        peer.received["status"].clear()
+        peer.warm_up(20 * 10**9, **pictures)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"artifact": ""}, "parameter artifact is not set"),
+        ({"rig": ""}, "parameter rig is not set"),
+        ({"artifact": "/nowhere"}, "/nowhere is not an artifact: manifest.json is missing"),
+        ({"rig": "/nowhere.yaml"}, "no readable rig file at /nowhere.yaml"),
+    ],
+)
+def test_what_is_wrong_is_said_and_the_node_lives(peer, files, wrong, message):
+    with running(**{**files, **wrong}):
+        for _ in range(2):
+            assert not peer.change_state(CONFIGURE)
+            assert peer.state() == "unconfigured"
+        peer.diagnosed("engine", DiagnosticStatus.ERROR, message)
+
+
+def test_can_be_configured_once_the_artifact_is_there(peer, files, tmp_path):
+    arriving = tmp_path / "arriving"
+    with running(**{**files, "artifact": arriving}):
+        assert not peer.change_state(CONFIGURE)
+        shutil.copytree(files["artifact"], arriving)
+        assert peer.change_state(CONFIGURE)
+        assert peer.state() == "inactive"
+        peer.diagnosed("engine", DiagnosticStatus.OK, "not active")
+
+
+def test_a_backend_that_cannot_be_opened_fails_with_its_reason(peer, files, monkeypatch):
+    def refuse(*_):
+        raise EngineError("this engine has no cylinders")
+
+    monkeypatch.setattr(fusion_node, "open_engine", refuse)
+    with running(**files):
+        assert not peer.change_state(CONFIGURE)
+        peer.diagnosed("engine", DiagnosticStatus.ERROR, "no cylinders")
+        monkeypatch.undo()
+        assert peer.change_state(CONFIGURE)
+
+
+def test_an_unexpected_error_is_reported_not_swallowed(peer, files, monkeypatch):
+    def explode(*_):
+        raise ZeroDivisionError("of all things")
+
+    monkeypatch.setattr(fusion_node, "load_rig", explode)
+    with running(**files):
+        assert not peer.change_state(CONFIGURE)
+        assert peer.state() == "unconfigured"  # by way of error processing
+        peer.diagnosed("engine", DiagnosticStatus.ERROR, "of all things")
+
+
+@pytest.mark.parametrize("wrong", [{"backend": "steam"}, {"threads": -1}, {"window_ms": -0.5}])
+def test_a_wrong_parameter_value_stops_the_start(files, wrong):
+    (name,) = wrong
+    with pytest.raises(MmfusionError, match=rf"parameter {name}\b.*expected"), running(
+        **files, **wrong
+    ):
+        pass
+
+
+def test_autostart_becomes_active_by_itself(peer, files):
+    with running(**files, autostart=True):
+        peer.until(lambda: peer.state() == "active", "autostart")
+
+
+def test_autostart_with_a_wrong_artifact_waits_for_a_second_try(peer, files, tmp_path):
+    arriving = tmp_path / "arriving"
+    with running(**{**files, "artifact": arriving}, autostart=True):
+        peer.diagnosed("engine", DiagnosticStatus.ERROR, "is not an artifact")
+        shutil.copytree(files["artifact"], arriving)
+        assert peer.change_state(CONFIGURE)
+        assert peer.change_state(ACTIVATE)
+
+
+def set_parameter(peer, name, value):
+    is_double = isinstance(value, float)
+    kind = ParameterType.PARAMETER_DOUBLE if is_double else ParameterType.PARAMETER_STRING
+    field = "double_value" if is_double else "string_value"
+    message = ParameterMessage(name=name, value=ParameterValue(type=kind, **{field: value}))
+    return peer.set_parameter(message)
+
+
+def test_parameters_at_run_time(peer, files):
+    with running(**files, autostart=True) as node:
+        peer.until(lambda: peer.state() == "active", "autostart")
+        assert set_parameter(peer, "window_ms", 40.0).successful
+        assert node._worker._synchronizer._config.thermal.window_ns == 40 * MS
+        refused = set_parameter(peer, "max_wait_ms", 5000.0)
+        assert not refused.successful
+        assert node._worker._synchronizer._config.thermal.window_ns == 40 * MS
+        assert not set_parameter(peer, "artifact", "/elsewhere").successful
+
+
+def test_nothing_is_built_when_nobody_listens(peer, files, monkeypatch):
+    built = []
+
+    def note(name):
+        original = getattr(outputs, name)
+        return lambda *args, **options: built.append(name) or original(*args, **options)
+
+    names = ("image_message", "camera_info_message", "status_message")
+    for name in names:
+        monkeypatch.setattr(outputs, name, note(name))
+    peer.advertise()
+    rgb = {"rgb": np.zeros((48, 64, 3), np.uint8)}
+    with running(**files, autostart=True) as node:
+        peer.matched()
+        stamp = 10**9
+
+        def processed() -> bool:
+            nonlocal stamp
+            stamp += 100 * MS
+            peer.send(stamp, **rgb)
+            peer.executor.spin_once(timeout_sec=0.05)
+            return node._tally._tallies[fusion_node.Modality.RGB].used > 0
+
+        peer.until(processed, "a frame to be processed")
+        assert not built
+        peer.listen("status", "fused/image")
+        peer.warm_up(stamp, **rgb)
+        assert set(built) == {"image_message", "status_message"}
