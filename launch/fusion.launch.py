@@ -10,9 +10,9 @@ from launch.actions import DeclareLaunchArgument
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
-from mmfusion_ros.dds_profile import apply_dds_profile
 
 from launch import LaunchDescription
+from mmfusion_ros.dds_profile import apply_dds_profile
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -55,7 +55,15 @@ def _parser() -> argparse.ArgumentParser:
         "--crop",
         type=_at_least(11),  # the window of the SSIM loss
         default=97,
-        help="side of the training crops, pixels",
+        help="side of the training crops that the network sees, pixels",
+    )
+    train.add_argument(
+        "--scales",
+        type=_at_least(1),
+        nargs="+",
+        default=[1, 2, 4],
+        help="sizes to train for, see --fusion-scale of export; 1 alone for a network that does "
+        "not blend (default: 1 2 4)",
     )
     train.add_argument("--seed", type=_at_least(0), default=0)
     train.set_defaults(command=_train)
@@ -133,6 +141,7 @@ def _train(options: argparse.Namespace) -> None:
         steps=options.steps,
         batch=options.batch,
         crop=options.crop,
+        scales=tuple(options.scales),
         seed=options.seed,
     )
     train_fusion(recipe, options.data, options.out)

@@ -17,13 +17,14 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState, GetState
 from mmfusion_msgs.msg import FrameStatus
-from mmfusion_ros.messages import image_message, set_stamp, stamp_ns
 from rcl_interfaces.msg import Parameter
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
+
+from mmfusion_ros.messages import image_message, set_stamp, stamp_ns
 
 PATIENCE_S = 60.0  # busy machines; reached only when something is broken
 ENCODINGS = {"rgb": "rgb8", "depth": "16UC1", "thermal": "mono16"}
@@ -74,7 +75,9 @@ class Peer:
             topic = f"fusion_node/{name}"
             self.node.create_subscription(kinds.get(name, Image), topic, keep, 50)
 
-    def advertise(self, *, reliable: bool = True, names: tuple[str, ...] = tuple(ENCODINGS)) -> None:
+    def advertise(
+        self, *, reliable: bool = True, names: tuple[str, ...] = tuple(ENCODINGS)
+    ) -> None:
         """Create the cameras' publishers."""
         kind = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         qos = QoSProfile(depth=5, reliability=kind)
@@ -160,7 +163,11 @@ class Peer:
         client, and an answer to an unknown client is lost. Endpoints are announced in order:
         once the last service answers, all do.
         """
-        kinds = {"change_state": ChangeState, "set_parameters": SetParameters, "get_state": GetState}
+        kinds = {
+            "change_state": ChangeState,
+            "set_parameters": SetParameters,
+            "get_state": GetState,
+        }
         for name, kind in kinds.items():
             self._services[name] = self.node.create_client(kind, f"fusion_node/{name}")
         last = self._services["get_state"]

@@ -16,10 +16,10 @@ pytestmark = pytest.mark.ros
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 pytest.importorskip("mmfusion_msgs.msg", reason="mmfusion_msgs is not built")
 
-from mmfusion_ros.messages import stamp_ns
+from nodes import MS, PATIENCE_S, Peer
 from sensor_msgs.msg import CameraInfo, Image
 
-from nodes import MS, PATIENCE_S, Peer
+from mmfusion_ros.messages import stamp_ns
 
 OFFSETS = {"rgb": 0, "depth": 4 * MS, "thermal": -3 * MS}
 COUNT = 6
@@ -56,7 +56,9 @@ def recording(tmp_path):
 def player(*arguments):
     command = [sys.executable, "-m", "mmfusion_ros.camera_player", *map(str, arguments)]
     command += ["--ros-args", "-r", "__ns:=/player_test"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as p:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as p:
         try:
             yield p
         finally:
@@ -94,12 +96,14 @@ def test_plays_every_image_once_with_stamps_and_infos(peer, recording):
     assert all(now - 60 * PATIENCE_S * 10**9 < stamp <= now for stamp in stamps)
     # A standstill of the machine may shift a shot, never bring two closer together.
     assert all(gap >= 20 * MS for gap in np.diff(stamps))
-    for name in OFFSETS:
+    for name, offset in OFFSETS.items():
         encoding = {"rgb": "rgb8", "depth": "16UC1", "thermal": "mono16"}[name]
-        for image, info in zip(received[f"{name}/image"], received[f"{name}/camera_info"]):
+        for image, info in zip(
+            received[f"{name}/image"], received[f"{name}/camera_info"], strict=True
+        ):
             index = image.data[0]
             assert set(np.frombuffer(image.data, np.uint8)) <= {index, 0}
-            assert stamp_ns(image.header) == stamps[index] + OFFSETS[name]
+            assert stamp_ns(image.header) == stamps[index] + offset
             assert image.encoding == encoding
             assert image.header.frame_id == f"{name}_optical_frame"
             assert info.header == image.header

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.ros
 pytest.importorskip("diagnostic_msgs.msg", reason="ROS 2 messages are not installed")
 
 from diagnostic_msgs.msg import DiagnosticStatus
+
 from mmfusion_ros.core.frames import Absence, Companion, Frame, FrameSet, Modality, SourceImage
 from mmfusion_ros.core.guarded_pipeline import EngineState
 from mmfusion_ros.core.results import Results

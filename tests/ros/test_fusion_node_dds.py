@@ -14,13 +14,13 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 pytest.importorskip("mmfusion_msgs.msg", reason="mmfusion_msgs is not built")
 pytest.importorskip("onnx", reason="onnx is not installed")
 
+from artifacts import write_artifact, write_rig
 from diagnostic_msgs.msg import DiagnosticStatus
-from mmfusion_ros.messages import image_message, set_stamp
+from nodes import MS, Peer, node_process
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-from artifacts import write_artifact, write_rig
-from nodes import MS, Peer, node_process
+from mmfusion_ros.messages import image_message, set_stamp
 
 SECOND = 1000 * MS
 SIZE = (48, 64)
@@ -134,7 +134,7 @@ def test_all_outputs_belong_to_the_rgb_frame(warm):
     assert list(status.stage_names) == ["prepare", "engine", "publish"]
     assert all(seconds > 0 for seconds in status.stage_durations)
     assert math.isnan(status.latency)  # these stamps are of no clock of today
-    assert dict(zip(status.quality_names, status.quality_values)) == {"vif": 0.75}
+    assert dict(zip(status.quality_names, status.quality_values, strict=True)) == {"vif": 0.75}
     for message in (fused, thermal, info, status):
         assert message.header.frame_id == "rgb_frame"
 
@@ -283,7 +283,9 @@ def test_follows_what_cameras_offer(node, peer, reliable):
         status = peer.diagnosed("inputs", DiagnosticStatus.OK)
         wanted = "1 publishers, reliable" if offered else "1 publishers, best_effort"
         peer.until(
-            lambda: wanted in [pair.value for pair in peer.diagnostics["inputs"].values],
+            lambda wanted=wanted: (
+                wanted in [pair.value for pair in peer.diagnostics["inputs"].values]
+            ),
             f"{wanted} in {status}",
         )
         peer.withdraw()
@@ -293,7 +295,9 @@ def test_an_incompatible_publisher_is_reported(artifact, rig, alone, tmp_path):
     with node_process(artifact, rig, tmp_path / "log", ALONE, input_reliability="reliable"):
         alone.advertise(reliable=False)
         alone.diagnosed(
-            "inputs", DiagnosticStatus.ERROR, "/alone/peer does not offer reliable on /alone/rgb/image"
+            "inputs",
+            DiagnosticStatus.ERROR,
+            "/alone/peer does not offer reliable on /alone/rgb/image",
         )
         alone.until(
             lambda: "does not offer reliable images" in (tmp_path / "log").read_text(),

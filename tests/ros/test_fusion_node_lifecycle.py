@@ -15,17 +15,17 @@ pytest.importorskip("mmfusion_msgs.msg", reason="mmfusion_msgs is not built")
 pytest.importorskip("onnx", reason="onnx is not installed")
 
 import rclpy
+from artifacts import write_artifact, write_rig
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from mmfusion_ros import fusion_node, outputs
-from mmfusion_ros.core.errors import EngineError, MmfusionError
-from mmfusion_ros.fusion_node import FusionNode
+from nodes import MS, Peer, spinning
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rclpy.parameter import Parameter
 
-from artifacts import write_artifact, write_rig
-from nodes import MS, Peer, spinning
+from mmfusion_ros import fusion_node, outputs
+from mmfusion_ros.core.errors import EngineError, MmfusionError
+from mmfusion_ros.fusion_node import FusionNode
 
 CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
 ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
@@ -169,8 +169,9 @@ def test_an_unexpected_error_is_reported_not_swallowed(peer, files, monkeypatch)
 @pytest.mark.parametrize("wrong", [{"backend": "steam"}, {"threads": -1}, {"window_ms": -0.5}])
 def test_a_wrong_parameter_value_stops_the_start(files, wrong):
     (name,) = wrong
-    with pytest.raises(MmfusionError, match=rf"parameter {name}\b.*expected"), running(
-        **files, **wrong
+    with (
+        pytest.raises(MmfusionError, match=rf"parameter {name}\b.*expected"),
+        running(**files, **wrong),
     ):
         pass
 

@@ -7,6 +7,7 @@ import importlib.util
 
 import pytest
 import yaml
+
 from mmfusion_ros.parameters import TABLE
 
 PACKAGE = "ros2_ws/src/mmfusion_ros"
@@ -85,14 +86,13 @@ def test_rviz_shows_topics_that_are_published(repo_root):
 def test_the_launch_description_can_be_made(repo_root, tmp_path, monkeypatch):
     pytest.importorskip("launch", reason="launch is not among the ROS wheels on PyPI")
     pytest.importorskip("launch_ros", reason="launch_ros is not among the ROS wheels on PyPI")
-    from launch import LaunchDescriptionSource
+    from launch.launch_context import LaunchContext
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
 
     marker = tmp_path / "share/ament_index/resource_index/packages/mmfusion_ros"
     marker.parent.mkdir(parents=True)
     marker.touch()
     (tmp_path / "share" / "mmfusion_ros").mkdir()
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
-    source = LaunchDescriptionSource(location=str(repo_root / "launch" / "fusion.launch.py"))
-    from launch.launch_context import LaunchContext
-
+    source = PythonLaunchDescriptionSource(str(repo_root / "launch" / "fusion.launch.py"))
     assert source.get_launch_description(LaunchContext()).entities

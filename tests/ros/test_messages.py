@@ -13,6 +13,9 @@ pytestmark = pytest.mark.ros
 pytest.importorskip("sensor_msgs.msg", reason="ROS 2 messages are not installed")
 pytest.importorskip("mmfusion_msgs.msg", reason="mmfusion_msgs is not built")
 
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
 from mmfusion_ros.core.frames import Absence, Companion, Frame, FrameSet, Modality, SourceImage
 from mmfusion_ros.core.images import view
 from mmfusion_ros.core.results import Results
@@ -26,8 +29,6 @@ from mmfusion_ros.messages import (
     stamp_ns,
     status_message,
 )
-from sensor_msgs.msg import CameraInfo
-from std_msgs.msg import Header
 
 STAMP = 1_700_000_000_123_456_789
 CAMERA = Camera(
@@ -102,9 +103,7 @@ def test_camera_info_is_the_rigs_if_none_fits(received):
     info = camera_info_message(received, CAMERA, (480, 640), header())
     assert (info.height, info.width) == (480, 640)
     np.testing.assert_array_equal(info.k, CAMERA.camera_matrix)
-    np.testing.assert_array_equal(
-        info.p, [500, 0, 320, 0, 0, 510, 240, 0, 0, 0, 1, 0]
-    )
+    np.testing.assert_array_equal(info.p, [500, 0, 320, 0, 0, 510, 240, 0, 0, 0, 1, 0])
     assert list(info.d) == [0.0] * 5
 
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import yaml
+
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.rig import load_rig
@@ -70,7 +71,7 @@ def test_camera_info_lies_beside_the_images(image, info):
 def test_markdown_has_a_row_for_each_parameter_and_needs_no_ros():
     lines = markdown().splitlines()
     assert len(lines) == len(TABLE) + 2
-    assert all(f"`{row.name}`" in line for row, line in zip(TABLE, lines[2:]))
+    assert all(f"`{row.name}`" in line for row, line in zip(TABLE, lines[2:], strict=True))
     walled = "import sys; sys.modules.update(rclpy=None, rcl_interfaces=None); "
     program = walled + "import runpy; runpy.run_module('mmfusion_ros.parameters', None, '__main__')"
     printed = subprocess.check_output([sys.executable, "-c", program], text=True)
@@ -113,7 +114,9 @@ class TestOnANode:
             assert descriptor.description == row.description
             assert descriptor.read_only == row.read_only
             ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
-            assert [(r.from_value, r.to_value) for r in ranges] == ([row.range] if row.range else [])
+            assert [(r.from_value, r.to_value) for r in ranges] == (
+                [row.range] if row.range else []
+            )
 
     def test_changes_are_checked_before_they_are_made(self, make_node):
         node = make_node()

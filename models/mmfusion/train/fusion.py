@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,9 +16,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmfusion.errors import DataError
+from mmfusion.graph.luma_fusion import LumaFusion
 from mmfusion.registry import create_model
 from mmfusion.train.fusion_losses import gradient_loss, intensity_loss, ssim_loss
 from mmfusion.train.pairs import Pair, load_pairs
+
+_LARGEST_CROP = 256  # of the full picture, however much it is shrunk
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,10 @@ class FusionRecipe:
 
     Attributes:
         model: name for `create_model`.
-        steps, batch, crop: optimiser steps, images per step, side of the random crops in pixels.
+        steps, batch: optimiser steps, and images per step.
+        crop: side of the random crops that the network sees, pixels.
+        scales: what `LumaFusion` may shrink by; each batch draws one. Losses are those of the
+            picture at full size, so a network that runs small learns to keep fine detail.
         learning_rate: peak, after a linear warm-up over the first 5 %; then cosine to a tenth.
         intensity, gradient, ssim: weights of the loss terms.
         seed: of weights, crops and flips.
@@ -38,9 +43,10 @@ class FusionRecipe:
     steps: int = 1500
     batch: int = 6
     crop: int = 97
+    scales: tuple[int, ...] = (1, 2, 4)
     learning_rate: float = 2e-3
-    intensity: float = 3.0
-    gradient: float = 60.0
+    intensity: float = 1.0
+    gradient: float = 80.0
     ssim: float = 3.0
     seed: int = 0
 
@@ -55,6 +61,7 @@ def train_fusion(recipe: FusionRecipe, folders: Sequence[Path], out: Path) -> No
 
     Raises:
         DataError: if the data are unusable.
+        ExportError: if the model cannot run at one of the scales.
     """
     pairs = [pair for pair in load_pairs(folders) if min(pair.visible.shape) >= recipe.crop]
     if not pairs:
@@ -62,6 +69,7 @@ def train_fusion(recipe: FusionRecipe, folders: Sequence[Path], out: Path) -> No
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     model = create_model(recipe.model).train()
+    fusions = {scale: LumaFusion(model, scale) for scale in recipe.scales}
     decayed = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
     others = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
     optimiser = torch.optim.AdamW(
@@ -72,8 +80,9 @@ def train_fusion(recipe: FusionRecipe, folders: Sequence[Path], out: Path) -> No
     out.mkdir(parents=True, exist_ok=True)
     with tqdm(range(recipe.steps), unit="step", dynamic_ncols=True) as progress:
         for step in progress:
-            infrared, visible = _draw_batch(pairs, recipe, rng)
-            fused = model(infrared, visible)
+            scale = int(rng.choice(recipe.scales))
+            infrared, visible = _draw_batch(pairs, recipe, scale, rng)
+            fused = fusions[scale](infrared, visible)
             terms = _loss_terms(fused, infrared, visible)
             loss = torch.stack([getattr(recipe, name) * term for name, term in terms.items()]).sum()
             optimiser.zero_grad(set_to_none=True)
@@ -107,25 +116,19 @@ def _warmup_cosine(steps: int) -> Callable[[int], float]:
 
 
 def _draw_batch(
-    pairs: Sequence[Pair], recipe: FusionRecipe, rng: np.random.Generator
+    pairs: Sequence[Pair], recipe: FusionRecipe, scale: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    crops = [
-        _draw_crop(pairs[i], recipe.crop, rng) for i in rng.integers(len(pairs), size=recipe.batch)
-    ]
-    batch = torch.from_numpy(np.stack(crops)).float().div_(255)
+    chosen = [pairs[index] for index in rng.integers(len(pairs), size=recipe.batch)]
+    smallest = min(min(pair.visible.shape) for pair in chosen)
+    side = min(recipe.crop * scale, _LARGEST_CROP, smallest)
+    batch = torch.from_numpy(np.stack([_draw_crop(pair, side, rng) for pair in chosen]))
+    batch = batch.float().div_(255)
     return batch[:, :1], batch[:, 1:]
 
 
 def _draw_crop(pair: Pair, side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Random window of a pair, (2, side, side); half of them at half the resolution.
-
-    Networks run on shrunk pictures too, whose detail per pixel is another.
-    """
+    """Random window of a pair, randomly flipped: (2, side, side)."""
     images = np.stack((pair.infrared, pair.visible))
-    if min(pair.visible.shape) >= 2 * side and rng.random() < 0.5:
-        images = np.stack(
-            [cv2.resize(x, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for x in images]
-        )
     top, left = (int(rng.integers(extent - side + 1)) for extent in images.shape[1:])
     window = images[:, top : top + side, left : left + side]
     return np.flip(window, tuple(axis for axis in (1, 2) if rng.random() < 0.5))

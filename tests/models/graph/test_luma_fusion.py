@@ -6,9 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-import mmfusion  # noqa: E402
-from mmfusion.errors import ExportError  # noqa: E402
-from mmfusion.graph.luma_fusion import LumaFusion  # noqa: E402
+import mmfusion
+from mmfusion.errors import ExportError
+from mmfusion.graph.luma_fusion import LumaFusion
 
 pytestmark = pytest.mark.torch
 

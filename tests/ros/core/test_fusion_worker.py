@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Frame, Modality, SourceImage
 from mmfusion_ros.core.fusion_worker import FusionWorker

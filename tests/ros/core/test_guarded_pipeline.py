@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from mmfusion_ros.core.errors import EngineError
 from mmfusion_ros.core.guarded_pipeline import BACK_OFF, EngineState, GuardedPipeline
 

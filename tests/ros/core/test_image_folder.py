@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+
 from mmfusion_ros.core.errors import ImageError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.image_folder import open_image_folder, read_shot_image

@@ -20,6 +20,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
 
+from mmfusion_ros import topics
 from mmfusion_ros.core.artifact import Artifact, open_artifact
 from mmfusion_ros.core.engines import open_engine
 from mmfusion_ros.core.errors import MmfusionError
@@ -123,7 +124,7 @@ class FusionNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
         # In every state: also a node that cannot be configured says so.
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 5)
+        self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS.name, 5)
         self.create_timer(_DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
         self._poll_timer = self.create_timer(_POLL_PERIOD_S, self._poll_inputs)
         if self._settings.autostart:
@@ -166,8 +167,7 @@ class FusionNode(LifecycleNode):
         for modality in Modality:
             if modality.value in loaded.artifact.inputs:
                 self._subscribe(Image, self._settings.topic(modality), self._receiver(modality))
-        info_topic = self._settings.rgb_topic.rpartition("/")[0] + "/camera_info"
-        self._subscribe(CameraInfo, info_topic.removeprefix("/"), self._take_info)
+        self._subscribe(CameraInfo, self._settings.rgb_info_topic, self._take_info)
         return result
 
     @_reported

@@ -10,6 +10,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
+from mmfusion_ros import topics
 from mmfusion_ros.core.artifact import Artifact
 from mmfusion_ros.core.engines import Engine
 from mmfusion_ros.core.frames import Modality
@@ -32,12 +33,12 @@ class Outputs:
         self._artifact = artifact
         self._rgb_camera = rig.cameras[Modality.RGB]
         self.rgb_info: CameraInfo | None = None
-        self._fused = self._publisher(Image, "fused/image")
-        self._info = self._publisher(CameraInfo, "fused/camera_info")
-        self._status = self._publisher(FrameStatus, "status")
+        self._fused = self._publisher(Image, topics.FUSED_IMAGE)
+        self._info = self._publisher(CameraInfo, topics.FUSED_INFO)
+        self._status = self._publisher(FrameStatus, topics.STATUS)
         self._thermal = None
         if "registered_thermal" in artifact.outputs:
-            self._thermal = self._publisher(Image, "registered_thermal/image")
+            self._thermal = self._publisher(Image, topics.REGISTERED_THERMAL)
 
     def publish(self, results: Results, engine: Engine, sets_dropped: int) -> None:
         """Publish what there is of a result, to whoever listens.
@@ -67,8 +68,8 @@ class Outputs:
             if publisher is not None:
                 self._node.destroy_lifecycle_publisher(publisher)
 
-    def _publisher(self, message_type: type, name: str) -> Any:
-        return self._node.create_lifecycle_publisher(message_type, f"~/{name}", _QOS)
+    def _publisher(self, message_type: type, topic: topics.Topic) -> Any:
+        return self._node.create_lifecycle_publisher(message_type, topic.name, _QOS)
 
     def _publish_images(self, results: Results) -> None:
         header = header_of(results.frames.rgb)

@@ -1,0 +1,82 @@
+"""What the node publishes: one definition for publishing and documenting it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from mmfusion_ros.core.frames import Modality
+from mmfusion_ros.parameters import Settings
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic of the node.
+
+    Attributes:
+        name: relative to the node's name, or absolute.
+        type: like sensor_msgs/msg/Image.
+        meaning: what a message says.
+    """
+
+    name: str
+    type: str
+    meaning: str
+
+
+FUSED_IMAGE = Topic("~/fused/image", "sensor_msgs/msg/Image", "fused picture, rgb8")
+FUSED_INFO = Topic(
+    "~/fused/camera_info",
+    "sensor_msgs/msg/CameraInfo",
+    "intrinsics of the fused picture: those of the RGB camera",
+)
+REGISTERED_THERMAL = Topic(
+    "~/registered_thermal/image",
+    "sensor_msgs/msg/Image",
+    "thermal as fused, mono8; if the artifact was exported with it",
+)
+STATUS = Topic(
+    "~/status",
+    "mmfusion_msgs/msg/FrameStatus",
+    "per frame: modalities used and why not, ages, stage durations, latency, expected quality",
+)
+DIAGNOSTICS = Topic(
+    "/diagnostics",
+    "diagnostic_msgs/msg/DiagnosticArray",
+    "once a second: engine, synchroniser, each camera, quality of service of the inputs",
+)
+PUBLISHED = (FUSED_IMAGE, FUSED_INFO, REGISTERED_THERMAL, STATUS, DIAGNOSTICS)
+
+
+def subscribed() -> tuple[Topic, ...]:
+    """What the node subscribes to with its default parameters."""
+    settings = Settings()
+    info = Topic(
+        settings.rgb_info_topic, "sensor_msgs/msg/CameraInfo", "intrinsics of the RGB camera"
+    )
+    images = {
+        Modality.RGB: "colour, one set of results for each",
+        Modality.DEPTH: "depth: 16UC1 millimetres or 32FC1 metres, as the artifact takes",
+        Modality.THERMAL: "thermal: mono16 or mono8 counts",
+    }
+    return (
+        *(
+            Topic(settings.topic(modality), "sensor_msgs/msg/Image", meaning)
+            for modality, meaning in images.items()
+        ),
+        info,
+    )
+
+
+def markdown() -> str:
+    """The tables for the README."""
+    lines = []
+    for title, topics in (("subscribed", subscribed()), ("published", PUBLISHED)):
+        lines += [f"| {title} | type | meaning |", "| --- | --- | --- |"]
+        lines += [f"| `{t.name}` | `{t.type}` | {t.meaning} |" for t in topics]
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())
