@@ -25,6 +25,7 @@ ARTIFACT = ROOT / "artifacts" / "s4fusion_tiny_640x480"
 RIG = ROOT / "calibration" / "demo.yaml"
 INPUTS = ["rgb/image", "rgb/camera_info", "depth/image", "thermal/image"]
 OUTPUTS = ["fusion_node/fused/image", "fusion_node/fused/camera_info", "fusion_node/status"]
+HEADLINE_METRICS = ("Q_ABF", "VIF", "SF")
 LISTENERS = 2  # node and recorder: whoever comes later misses pictures
 STOP_TIMEOUT_S = 20.0
 
@@ -70,6 +71,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--artifact", type=Path, default=ARTIFACT, help="default: the bundled one")
     parser.add_argument("--rig", type=Path, default=RIG, help="default: calibration/demo.yaml")
+    parser.add_argument("--backend", default="auto", help="engine (default: %(default)s)")
     parser.add_argument(
         "--rate",
         type=float,
@@ -91,11 +93,12 @@ def _play_and_record(options: argparse.Namespace, out: Path) -> Path:
     size = _image_size(options.artifact)
     _use_private_domain()
     node = ["fusion_node", "--ros-args", "-p", f"artifact:={options.artifact.resolve()}",
-            "-p", f"rig:={options.rig.resolve()}", "-p", "autostart:=true"]  # fmt: skip
+            "-p", f"rig:={options.rig.resolve()}", "-p", f"backend:={options.backend}",
+            "-p", "autostart:=true"]  # fmt: skip
     recorder = ["recorder", "--out", str(recording), *INPUTS, *OUTPUTS]
     player = ["camera_player", str(options.data.resolve()), "--size", size,
               "--frames", str(options.frames), "--listeners", str(LISTENERS)]  # fmt: skip
-    player += [] if _is_bag(options.data) else ["--rate", str(options.rate)]
+    player += ["--rate", str(options.rate)] if _is_folder_of_images(options.data) else []
     player += [word for camera in options.without for word in ("--without", camera)]
     print(f"playing {options.data} into the node as {size} cameras", flush=True)
     with (
@@ -111,6 +114,11 @@ def _play_and_record(options: argparse.Namespace, out: Path) -> Path:
     return recording
 
 
+def _is_folder_of_images(data: Path) -> bool:
+    """Whether there are pictures to pace; a bag has its own rate."""
+    return any((data / name).is_dir() for name in ("rgb", "visible", "vi"))
+
+
 def _remove_old(recording: Path) -> None:
     """Remove the recording of an earlier demo, and nothing else."""
     if not recording.exists():
@@ -120,14 +128,11 @@ def _remove_old(recording: Path) -> None:
     shutil.rmtree(recording)
 
 
-def _is_bag(data: Path) -> bool:
-    return data.is_file() or (data / "metadata.yaml").exists() or any(data.glob("*.mcap"))
-
-
 def _replay(options: argparse.Namespace, recording: Path, out: Path) -> None:
     print("replaying the recording offline", flush=True)
     command = ["replay", str(recording), "--artifact", str(options.artifact.resolve()),
-               "--rig", str(options.rig.resolve()), "--out", str(out / "replay")]  # fmt: skip
+               "--rig", str(options.rig.resolve()), "--backend", options.backend,
+               "--out", str(out / "replay")]  # fmt: skip
     for camera in _absent_cameras(recording):
         command += ["--without", camera]
     _run(command, "replay")
@@ -135,10 +140,20 @@ def _replay(options: argparse.Namespace, recording: Path, out: Path) -> None:
 
 def _absent_cameras(recording: Path) -> list[str]:
     """Cameras of which the recording holds nothing."""
-    metadata = yaml.safe_load((recording / "metadata.yaml").read_text())
-    topics = metadata["rosbag2_bagfile_information"]["topics_with_message_count"]
-    counts = {entry["topic_metadata"]["name"]: entry["message_count"] for entry in topics}
+    counts = _message_counts(recording)
     return [camera for camera in ("depth", "thermal") if not counts.get(f"/{camera}/image")]
+
+
+def _message_counts(recording: Path) -> dict[str, int]:
+    path = recording / "metadata.yaml"
+    if not path.is_file():
+        log = (recording.parent / "recorder.log").read_text(errors="replace").strip()
+        raise DemoError(f"nothing was recorded; the recorder said:\n{log[-2000:]}")
+    topics = yaml.safe_load(path.read_text())["rosbag2_bagfile_information"]
+    return {
+        entry["topic_metadata"]["name"]: entry["message_count"]
+        for entry in topics["topics_with_message_count"]
+    }
 
 
 def _image_size(artifact: Path) -> str:
@@ -188,14 +203,36 @@ def _run(arguments: list[str], name: str) -> None:
 
 
 def _print_summary(recording: Path, out: Path) -> None:
+    counts = _message_counts(recording)
+    replay = out / "replay"
+    metrics = json.loads((replay / "metrics.json").read_text())
+    latency = json.loads((replay / "latency.json").read_text())
+    print(
+        f"\nlive:    {counts.get('/fusion_node/fused/image', 0)} of {counts['/rgb/image']} RGB "
+        "frames came back fused"
+    )
+    print(f"offline: {metrics['sets']} frame sets, engine {latency['stages']['engine']['p50']:.0f} "
+          f"ms per set (median, {metrics['engine']['backend']})")  # fmt: skip
+    for modalities, figures in metrics["modalities"].items():
+        if "average" in figures:
+            shown = ", ".join(
+                f"{name} {_mean(figures['fused'], name)} ({_mean(figures['average'], name)})"
+                for name in HEADLINE_METRICS
+            )
+            print(f"quality: {modalities}: {shown} (in brackets: plain average of the inputs)")
     print("\nLook at:")
     for path, what in (
-        (out / "replay" / "report.html", "pictures, quality and latency, in a browser"),
-        (out / "replay" / "result.mcap", "results, in Foxglove or RViz"),
-        (out / "replay" / "metrics.json", "the figures"),
+        (replay / "report.html", "pictures, quality and latency, in a browser"),
+        (replay / "result", "results as a bag, in Foxglove or RViz"),
+        (replay / "metrics.json", "the figures"),
         (recording, "what was on the topics while the node ran"),
     ):
         print(f"  {path}  ({what})")
+
+
+def _mean(figures: dict[str, dict[str, float | None]], name: str) -> str:
+    mean = figures[name]["mean"]
+    return "n/a" if mean is None else f"{mean:.3f}"
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def test_best_effort_can_be_offered(peer, recording):
         output = finished(peer, process)
     assert not received["rgb/image"]  # this listener insists on reliable
     assert process.returncode == 1
-    assert "nobody subscribed to /player_test/rgb/image within 0.5 s" in output
+    assert "0 of 1 subscribers to /player_test/rgb/image within 0.5 s" in output
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,8 @@ def test_goes_on_when_time_is_set_back(warm):
 
 
 def counted(peer: Peer, key: str) -> int:
-    values = {pair.key: pair.value for pair in peer.diagnostics["engine"].values}
+    status = peer.diagnostics.get("engine", DiagnosticStatus())
+    values = {pair.key: pair.value for pair in status.values}
     return int(values.get(key, 0))
 
 

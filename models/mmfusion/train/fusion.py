@@ -18,8 +18,8 @@ from tqdm import tqdm
 from mmfusion.errors import DataError
 from mmfusion.graph.luma_fusion import LumaFusion
 from mmfusion.registry import create_model
-from mmfusion.train.fusion_losses import gradient_loss, intensity_loss, ssim_loss
-from mmfusion.train.pairs import Pair, load_pairs
+from mmfusion.train.fusion_losses import gradient_loss, intensity_loss, ssim_loss, warmth_map
+from mmfusion.train.pairs import load_pairs
 
 _LARGEST_CROP = 256  # of the full picture, however much it is shrunk
 
@@ -45,8 +45,8 @@ class FusionRecipe:
     crop: int = 97
     scales: tuple[int, ...] = (1, 2, 4)
     learning_rate: float = 2e-3
-    intensity: float = 1.0
-    gradient: float = 80.0
+    intensity: float = 3.0
+    gradient: float = 60.0
     ssim: float = 3.0
     seed: int = 0
 
@@ -66,6 +66,7 @@ def train_fusion(recipe: FusionRecipe, folders: Sequence[Path], out: Path) -> No
     pairs = [pair for pair in load_pairs(folders) if min(pair.visible.shape) >= recipe.crop]
     if not pairs:
         raise DataError(f"no pair is at least {recipe.crop} pixels wide and high")
+    stacks = [np.stack((p.infrared, p.visible, warmth_map(p.infrared))) for p in pairs]
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     model = create_model(recipe.model).train()
@@ -81,9 +82,9 @@ def train_fusion(recipe: FusionRecipe, folders: Sequence[Path], out: Path) -> No
     with tqdm(range(recipe.steps), unit="step", dynamic_ncols=True) as progress:
         for step in progress:
             scale = int(rng.choice(recipe.scales))
-            infrared, visible = _draw_batch(pairs, recipe, scale, rng)
+            infrared, visible, warmth = _draw_batch(stacks, recipe, scale, rng)
             fused = fusions[scale](infrared, visible)
-            terms = _loss_terms(fused, infrared, visible)
+            terms = _loss_terms(fused, infrared, visible, warmth)
             loss = torch.stack([getattr(recipe, name) * term for name, term in terms.items()]).sum()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -95,9 +96,11 @@ def train_fusion(recipe: FusionRecipe, folders: Sequence[Path], out: Path) -> No
                 _save(model, recipe, len(pairs), out)
 
 
-def _loss_terms(fused: Tensor, infrared: Tensor, visible: Tensor) -> dict[str, Tensor]:
+def _loss_terms(
+    fused: Tensor, infrared: Tensor, visible: Tensor, warmth: Tensor
+) -> dict[str, Tensor]:
     return {
-        "intensity": intensity_loss(fused, infrared, visible),
+        "intensity": intensity_loss(fused, infrared, visible, warmth),
         "gradient": gradient_loss(fused, infrared, visible),
         "ssim": (ssim_loss(fused, infrared) + ssim_loss(fused, visible)) / 2,
     }
@@ -116,21 +119,21 @@ def _warmup_cosine(steps: int) -> Callable[[int], float]:
 
 
 def _draw_batch(
-    pairs: Sequence[Pair], recipe: FusionRecipe, scale: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    chosen = [pairs[index] for index in rng.integers(len(pairs), size=recipe.batch)]
-    smallest = min(min(pair.visible.shape) for pair in chosen)
+    stacks: Sequence[NDArray[np.uint8]], recipe: FusionRecipe, scale: int, rng: np.random.Generator
+) -> tuple[Tensor, ...]:
+    """Crops of some pairs as (N, 1, side, side) in [0, 1]: infrared, visible, warmth."""
+    chosen = [stacks[index] for index in rng.integers(len(stacks), size=recipe.batch)]
+    smallest = min(min(stack.shape[1:]) for stack in chosen)
     side = min(recipe.crop * scale, _LARGEST_CROP, smallest)
-    batch = torch.from_numpy(np.stack([_draw_crop(pair, side, rng) for pair in chosen]))
-    batch = batch.float().div_(255)
-    return batch[:, :1], batch[:, 1:]
+    batch = torch.from_numpy(np.stack([_draw_crop(stack, side, rng) for stack in chosen]))
+    crops: tuple[Tensor, ...] = batch.float().div_(255).split(1, dim=1)
+    return crops
 
 
-def _draw_crop(pair: Pair, side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Random window of a pair, randomly flipped: (2, side, side)."""
-    images = np.stack((pair.infrared, pair.visible))
-    top, left = (int(rng.integers(extent - side + 1)) for extent in images.shape[1:])
-    window = images[:, top : top + side, left : left + side]
+def _draw_crop(stack: NDArray[np.uint8], side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Random window of a stack of pictures, randomly flipped: (C, side, side)."""
+    top, left = (int(rng.integers(extent - side + 1)) for extent in stack.shape[1:])
+    window = stack[:, top : top + side, left : left + side]
     return np.flip(window, tuple(axis for axis in (1, 2) if rng.random() < 0.5))
 
 
