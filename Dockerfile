@@ -2,13 +2,17 @@
 # for machines the ROS wheels on PyPI do not cover (aarch64).
 #
 #   docker build -t mmfusion .
-#   docker run --rm --network host --ipc host -v "$PWD/artifact:/artifact:ro" mmfusion \
-#       ros2 run mmfusion_ros fusion_node --ros-args -p artifact:=/artifact
+#   docker run --rm --network host --ipc host mmfusion
+#
+# starts the node with the bundled artifact and rig; for your own:
+#
+#   docker run --rm --network host --ipc host -v "$PWD/robot:/robot:ro" mmfusion \
+#       ros2 launch mmfusion_ros fusion.launch.py artifact:=/robot/artifact rig:=/robot/rig.yaml
 #
 # --ipc host lets images travel through shared memory between containers; without it they
 # go through UDP, which loses large ones.
 
-# Jazzy is the long-term release; any distribution from Humble on works.
+# Jazzy is the long-term release; Kilted works too.
 ARG ROS_DISTRO=jazzy
 FROM ros:${ROS_DISTRO}-ros-base
 
@@ -37,4 +41,4 @@ RUN chmod -R a+rX /mmfusion
 ENV ROS_LOG_DIR=/tmp/ros-log
 
 ENTRYPOINT ["bash", "-c", "source /mmfusion/.venv/mmfusion/environment.sh && exec \"$@\"", "mmfusion"]
-CMD ["ros2", "run", "mmfusion_ros", "fusion_node"]
+CMD ["ros2", "launch", "mmfusion_ros", "fusion.launch.py", "artifact:=/mmfusion/artifacts/s4fusion_tiny_640x480"]

@@ -202,12 +202,17 @@ def truncated(picture: np.ndarray, encoding: str):
 
 def test_a_truncated_thermal_image_is_left_out_and_reported(warm):
     sent = pictures(6)
-    for _ in range(2):
+
+    def left_out() -> int:
+        # On a machine that stands still it may also come too late, once.
         stamp = next_stamp(warm)
         warm.send(stamp, **{**sent, "thermal": truncated(sent["thermal"], "mono16")})
+        thermal = part(warm.got("status", stamp), "thermal")
+        assert not thermal.used
+        return stamp if thermal.reason == "invalid" else 0
+
+    stamp = warm.until(left_out, "a damaged thermal image")
     np.testing.assert_array_equal(pixels(warm.got("fused/image", stamp)), sent["rgb"])
-    thermal = part(warm.got("status", stamp), "thermal")
-    assert (thermal.used, thermal.reason) == (False, "invalid")
     warm.diagnosed("thermal camera", DiagnosticStatus.ERROR, "truncated")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -190,10 +191,38 @@ def test_autostart_with_a_wrong_artifact_waits_for_a_second_try(peer, files, tmp
         assert peer.change_state(ACTIVATE)
 
 
+def test_autostart_needs_no_simulated_clock(peer, files):
+    with running(**files, autostart=True, use_sim_time=True):
+        peer.until(lambda: peer.state() == "active", "autostart without /clock")
+
+
+def test_an_engine_that_opens_after_the_end_is_closed(files, monkeypatch):
+    may_open, closed = threading.Event(), threading.Event()
+    load = fusion_node._load
+
+    def slow_load(settings):
+        assert may_open.wait(30)
+        loaded = load(settings)
+        monkeypatch.setattr(loaded.pipeline, "close", closed.set)
+        return loaded
+
+    monkeypatch.setattr(fusion_node, "_load", slow_load)
+    with running(**files, autostart=True):
+        pass
+    assert not closed.is_set()
+    may_open.set()
+    assert closed.wait(30)
+
+
+KINDS = {
+    bool: (ParameterType.PARAMETER_BOOL, "bool_value"),
+    float: (ParameterType.PARAMETER_DOUBLE, "double_value"),
+    str: (ParameterType.PARAMETER_STRING, "string_value"),
+}
+
+
 def set_parameter(peer, name, value):
-    is_double = isinstance(value, float)
-    kind = ParameterType.PARAMETER_DOUBLE if is_double else ParameterType.PARAMETER_STRING
-    field = "double_value" if is_double else "string_value"
+    kind, field = KINDS[type(value)]
     message = ParameterMessage(name=name, value=ParameterValue(type=kind, **{field: value}))
     return peer.set_parameter(message)
 
@@ -207,6 +236,10 @@ def test_parameters_at_run_time(peer, files):
         assert not refused.successful
         assert node._worker._synchronizer._config.thermal.window_ns == 40 * MS
         assert not set_parameter(peer, "artifact", "/elsewhere").successful
+        worker = node._worker._synchronizer
+        assert set_parameter(peer, "use_sim_time", True).successful  # rclpy's own
+        assert node._worker._synchronizer is worker
+        assert peer.state() == "active"
 
 
 def test_nothing_is_built_when_nobody_listens(peer, files, monkeypatch):

@@ -21,7 +21,7 @@ setup(
     maintainer_email="maintainers@mmfusion.example",
     python_requires=">=3.10",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed", "core/*.json", "templates/*", "data/*"]},
+    package_data={PACKAGE: ["py.typed", "core/*.json", "templates/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (SHARE, ["package.xml"]),
@@ -39,7 +39,6 @@ setup(
         "opencv-python-headless>=4.8,<6",
         "PyYAML>=6.0,<7",
         "rosbags>=0.10,<0.12",
-        "scipy>=1.11,<2",
         "tqdm>=4.65,<5",
     ],
     zip_safe=False,

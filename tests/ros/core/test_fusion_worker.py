@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -100,8 +101,10 @@ def test_new_settings_lose_no_frame(pipeline, delivered):
     worker.add(rgb(SECOND))
     worker.reconfigure(AT_ONCE)
     delivered.wait_for(SECOND)
+    worker.add(rgb(SECOND))  # repeated: the output must not go back in time
     worker.add(rgb(2 * SECOND))
     delivered.wait_for(2 * SECOND)
+    assert worker.statistics().emitted == 2
     worker.stop()
 
 
@@ -115,8 +118,11 @@ def test_a_delivery_that_fails_does_not_stop_it(pipeline, caplog):
 
     worker = FusionWorker(pipeline, AT_ONCE, deliver)
     worker.add(rgb(SECOND))
+    deadline = time.monotonic() + 30
     while "no paper" not in caplog.text:
         assert worker._thread.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     worker.add(rgb(2 * SECOND))
     delivered.wait_for(2 * SECOND)
     worker.stop()

@@ -389,6 +389,30 @@ def test_without_fingerprints_nothing_is_frozen():
     assert all(s.thermal.frame is not None for s in bench.sets)
 
 
+def test_watching_for_frozen_cameras_can_be_turned_off():
+    bench = Bench(frozen_after_ns=0)
+    for stamp in range(0, 2000, 50):
+        bench.add(THERMAL, stamp, fingerprint=5)
+        bench.add(DEPTH, stamp)
+        bench.add(RGB, stamp)
+    assert all(s.thermal.frame is not None for s in bench.sets)
+
+
+def test_new_settings_apply_from_then_on_and_stamps_still_increase():
+    bench = Bench(thermal=SensorTiming(window_ns=5 * MS))
+    bench.add(THERMAL, 110)
+    bench.add(RGB, 100)
+    bench.synchronizer.reconfigure(SynchronizerConfig(thermal=SensorTiming(window_ns=20 * MS)))
+    assert contents(bench)[0][0] == 100  # what waited came out
+    for stamp in (100, 200):
+        bench.add(DEPTH, stamp)
+        bench.add(THERMAL, stamp + 10)
+        bench.add(RGB, stamp)
+    bench.synchronizer.flush()
+    assert bench.stamps == [100, 200]
+    assert bench.sets[-1].thermal.frame is not None
+
+
 def test_a_latecomer_does_not_thaw_a_frozen_camera():
     bench = Bench(frozen_after_ns=100 * MS)
     for stamp in (0, 50, 100, 150):
@@ -411,7 +435,7 @@ def test_a_latecomer_does_not_thaw_a_frozen_camera():
         (lambda: SensorTiming(offset_ns=1.5), TypeError, "offset_ns must be a whole number"),
         (lambda: SynchronizerConfig(max_wait_ns=-1), ValueError, "max_wait_ns must be at least 0"),
         (lambda: SynchronizerConfig(max_wait_ns=True), TypeError, "whole number of nanoseconds"),
-        (lambda: SynchronizerConfig(frozen_after_ns=0), ValueError, "frozen_after_ns must be"),
+        (lambda: SynchronizerConfig(frozen_after_ns=-1), ValueError, "frozen_after_ns must be"),
         (lambda: SynchronizerConfig(startup_ns=-1), ValueError, "startup_ns must be"),
         (lambda: SynchronizerConfig(stalled_periods=0), ValueError, "at least 1 frame periods"),
         (lambda: SynchronizerConfig(queue_size=0), ValueError, "queue_size must be at least 1"),

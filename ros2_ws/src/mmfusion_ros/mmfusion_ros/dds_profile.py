@@ -14,8 +14,8 @@ _logger = logging.getLogger(__name__)
 _VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
 _OLD_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
-# Their Fast DDS 2.x reads the old name only; Fast DDS 3 warns about it.
-_OLD_DISTRIBUTIONS = frozenset({"foxy", "galactic", "humble", "iron", "jazzy"})
+# Its Fast DDS 2.14 reads the old name only; Fast DDS 3 warns about it.
+_OLD_DISTRIBUTIONS = frozenset({"jazzy"})
 
 
 def apply_dds_profile() -> Path | None:

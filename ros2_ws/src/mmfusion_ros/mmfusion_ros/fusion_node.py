@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -24,7 +26,7 @@ from mmfusion_ros import topics
 from mmfusion_ros.core.artifact import Artifact, open_artifact
 from mmfusion_ros.core.engines import open_engine
 from mmfusion_ros.core.errors import MmfusionError
-from mmfusion_ros.core.frames import Modality
+from mmfusion_ros.core.frames import Frame, Modality
 from mmfusion_ros.core.fusion_worker import FusionWorker
 from mmfusion_ros.core.guarded_pipeline import GuardedPipeline
 from mmfusion_ros.core.pipeline import Pipeline
@@ -43,7 +45,7 @@ from mmfusion_ros.inputs import Input
 from mmfusion_ros.memory import keep_image_memory
 from mmfusion_ros.messages import frame_from_message
 from mmfusion_ros.outputs import Outputs
-from mmfusion_ros.parameters import Settings, declare, read
+from mmfusion_ros.parameters import TABLE, Settings, declare, read
 from mmfusion_ros.ros_logging import RosLogHandler
 
 _DIAGNOSTICS_PERIOD_S = 1.0
@@ -73,6 +75,11 @@ def _load(settings: Settings) -> _Loaded:
         return Pipeline(artifact, engine, rig)
 
     return _Loaded(artifact, rig, GuardedPipeline(open_pipeline))
+
+
+def _close_loaded(loading: Future[_Loaded]) -> None:
+    if loading.exception() is None:
+        loading.result().pipeline.close()
 
 
 def _reported(transition: _Transition) -> _Transition:
@@ -125,11 +132,15 @@ class FusionNode(LifecycleNode):
         self.add_post_set_parameters_callback(self._apply_parameters)
         # In every state: also a node that cannot be configured says so.
         self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS.name, 5)
-        self.create_timer(_DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
-        self._poll_timer = self.create_timer(_POLL_PERIOD_S, self._poll_inputs)
+        # Not the node's clock: simulated time may not run yet, stop or go back.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(_DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=steady)
+        self.create_timer(_POLL_PERIOD_S, self._poll_inputs, clock=steady)
         if self._settings.autostart:
             self._loading = self._load_aside()
-            self._autostart_timer = self.create_timer(0.02, self._go_on_with_autostart)
+            self._autostart_timer = self.create_timer(
+                0.02, self._go_on_with_autostart, clock=steady
+            )
 
     # Transitions.
 
@@ -253,15 +264,29 @@ class FusionNode(LifecycleNode):
         if self._loaded is not None:
             self._loaded.pipeline.close()
             self._loaded = None
+        loading, self._loading = self._loading, None
+        if loading is not None:
+            loading.add_done_callback(_close_loaded)
 
     # Frames.
 
     def _receiver(self, modality: Modality) -> Callable[[Image], None]:
         def receive(message: Image) -> None:
             if self._worker is not None:
-                self._worker.add(frame_from_message(message, modality))
+                self._worker.add(self._stamped(frame_from_message(message, modality)))
 
         return receive
+
+    def _stamped(self, frame: Frame) -> Frame:
+        """Give a frame without a stamp the time it arrived at, as replay does."""
+        if frame.stamp_ns:
+            return frame
+        self.get_logger().warning(
+            f"{frame.modality} images carry no stamp and get the time they arrive at; let the "
+            "camera driver stamp them",
+            once=True,
+        )
+        return dataclasses.replace(frame, stamp_ns=self.get_clock().now().nanoseconds)
 
     def _take_info(self, message: CameraInfo) -> None:
         if self._outputs is not None:
@@ -316,12 +341,16 @@ class FusionNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _apply_parameters(self, parameters: list[Parameter[Any]]) -> None:
-        self._settings = self._changed_settings(parameters)
+        before, self._settings = self._settings, self._changed_settings(parameters)
+        if self._settings == before:
+            return
         if self._worker is not None and self._loaded is not None:
             self._worker.reconfigure(self._settings.synchronizer_config(self._loaded.rig))
 
     def _changed_settings(self, parameters: list[Parameter[Any]]) -> Settings:
-        return read(self, {parameter.name: parameter.value for parameter in parameters})
+        # rclpy's own, such as use_sim_time, come this way too.
+        ours = {row.name for row in TABLE}
+        return read(self, {p.name: p.value for p in parameters if p.name in ours})
 
 
 def main(args: list[str] | None = None) -> int:
@@ -345,9 +374,13 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
+        try:
+            if node is not None:
+                node.destroy_node()
+        except MmfusionError as error:
+            rclpy.logging.get_logger("fusion_node").error(str(error))
+        finally:
+            rclpy.try_shutdown()
     return 0
 
 

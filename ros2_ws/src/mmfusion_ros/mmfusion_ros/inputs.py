@@ -73,18 +73,17 @@ class Input:
 
     def poll(self) -> None:
         """Look at the publishers and subscribe accordingly; call it now and then."""
-        offered = {
-            f"{info.node_namespace.rstrip('/')}/{info.node_name}": info.qos_profile.reliability
+        # A list: one node may have several publishers that offer different things.
+        offered = [
+            (f"{info.node_namespace.rstrip('/')}/{info.node_name}", info.qos_profile.reliability)
             for info in self._node.get_publishers_info_by_topic(self._topic)
-        }
-        asked = self._choose(set(offered.values()))
+        ]
+        asked = self._choose({kind for _, kind in offered})
         if asked is not self._asked:
             self._subscribe(asked)
         incompatible: tuple[str, ...] = ()
         if asked is ReliabilityPolicy.RELIABLE:
-            incompatible = tuple(
-                sorted(name for name, kind in offered.items() if kind is not asked)
-            )
+            incompatible = tuple(sorted({name for name, kind in offered if kind is not asked}))
         self.status = InputStatus(
             topic=self.status.topic,
             publishers=len(offered),

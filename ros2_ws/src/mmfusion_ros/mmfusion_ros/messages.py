@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,11 @@ from std_msgs.msg import Header
 
 from mmfusion_ros.core.artifact import Artifact
 from mmfusion_ros.core.engines import Engine
-from mmfusion_ros.core.frames import Absence, Frame, Modality, SourceImage
-from mmfusion_ros.core.images import fingerprint
+from mmfusion_ros.core.frame_status import frame_state
+from mmfusion_ros.core.frames import Frame, Modality
+from mmfusion_ros.core.message_frames import frame_of
 from mmfusion_ros.core.results import Results
 from mmfusion_ros.core.rig import Camera
-
-# A stamp further from the node's clock than this is of another clock (a bag, a driver's uptime).
-_CLOCKS_DIFFER_S = 10.0
 
 
 def stamp_ns(header: Header) -> int:
@@ -42,37 +39,20 @@ def header_of(frame: Frame) -> Header:
 
 
 def frame_from_message(message: Image, modality: Modality) -> Frame:
-    """A frame that refers to the message's pixels.
-
-    Depth and thermal get a fingerprint, so that a frozen camera is noticed; it costs more than
-    all the rest here, and an RGB frame is used whatever it shows.
-    """
-    image = SourceImage(
-        data=message.data,
-        height=message.height,
-        width=message.width,
-        encoding=message.encoding,
-        step=message.step,
-        is_bigendian=bool(message.is_bigendian),
-    )
-    return Frame(
-        modality=modality,
-        stamp_ns=stamp_ns(message.header),
-        frame_id=message.header.frame_id,
-        image=image,
-        fingerprint=None if modality is Modality.RGB else fingerprint(image),
-    )
+    """A frame that refers to the message's pixels; see `frame_of`."""
+    return frame_of(message, modality)
 
 
 def image_message(array: NDArray[Any], encoding: str, header: Header) -> Image:
     """An image message with a copy of the pixels.
 
     Args:
-        array: (H, W) or (H, W, C), of the encoding's type, in this machine's byte order.
+        array: (H, W) or (H, W, C), of the encoding's type, in any byte order.
         encoding: as in ``sensor_msgs/Image``.
         header: kept, not copied.
     """
-    pixels = np.ascontiguousarray(array)
+    # In this machine's byte order; copies nothing that is in it already.
+    pixels = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     message = Image(header=header, encoding=encoding)
     message.height, message.width = pixels.shape[:2]
     message.step = pixels.nbytes // max(1, pixels.shape[0])
@@ -131,35 +111,14 @@ def status_message(
         latency_ns: node's clock at publishing minus the stamp.
         sets_dropped: since activation.
     """
-    message = FrameStatus(
-        header=header_of(results.frames.rgb),
-        artifact=artifact.name,
-        backend=engine.backend,
-        precision=engine.precision,
+    state = frame_state(
+        results,
+        artifact,
+        engine,
+        stages=stages,
+        latency_ns=latency_ns,
         sets_dropped=sets_dropped,
     )
-    message.modalities = list(_modality_statuses(results, artifact))
-    message.stage_names = list(stages)
-    message.stage_durations = [float(seconds) for seconds in stages.values()]
-    latency_s = latency_ns * 1e-9
-    message.latency = latency_s if abs(latency_s) < _CLOCKS_DIFFER_S else math.nan
-    quality = artifact.expected_quality(results.present)
-    message.quality_names = list(quality)
-    message.quality_values = [float(value) for value in quality.values()]
-    return message
-
-
-def _modality_statuses(results: Results, artifact: Artifact) -> Iterable[ModalityStatus]:
-    for modality in Modality:
-        if modality.value not in artifact.inputs:
-            continue
-        used = modality in results.present
-        if modality is Modality.RGB:
-            age_ns: int | None = 0
-            reason = "" if used else str(Absence.INVALID)
-        else:
-            companion = results.frames.companion(modality)
-            age_ns = companion.age_ns
-            reason = "" if companion.absence is None else str(companion.absence)
-        age = math.nan if age_ns is None else age_ns * 1e-9
-        yield ModalityStatus(name=str(modality), used=used, reason=reason, age=age)
+    modalities = [ModalityStatus(**vars(modality)) for modality in state.modalities]
+    header = header_of(results.frames.rgb)
+    return FrameStatus(header=header, **(vars(state) | {"modalities": modalities}))

@@ -69,7 +69,9 @@ class Settings:
     artifact: str = _parameter("", "folder written by 'mmfusion export'; must be set")
     rig: str = _parameter("", "rig file of the cameras; must be set")
     backend: str = _parameter("auto", "engine that runs the graph", choices=BACKENDS)
-    threads: int = _parameter(0, "CPU threads of the engine; 0 for one per core", limits=(0, 1024))
+    threads: int = _parameter(
+        0, "CPU threads of the engine; 0 for half of the cores", limits=(0, 1024)
+    )
     autostart: bool = _parameter(
         False,  # noqa: FBT003 (a default, not an argument that switches something)
         "configure and activate without a lifecycle manager",
@@ -96,8 +98,8 @@ class Settings:
     )
     frozen_after_ms: float = _parameter(
         250.0,
-        "a camera that shows one picture for this long is left out",
-        limits=(1.0, 60_000.0),
+        "a camera that shows one picture for this long is left out; 0 for never",
+        limits=(0.0, 60_000.0),
         read_only=False,
     )
 

@@ -60,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MmfusionError as error:
         print(f"replay: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"replay: {error}; results go to {options.out}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
     return _INTERRUPTED if outcome.interrupted else 0
@@ -146,7 +149,11 @@ def _plain_camera(modality: Modality, artifact: Artifact) -> Camera:
 
 def _synchronizer_config(options: argparse.Namespace, rig: Rig) -> SynchronizerConfig:
     # The node's parameters, so that offline and live have the same defaults.
-    settings = Settings(window_ms=options.window_ms, max_wait_ms=options.max_wait_ms)
+    settings = Settings(
+        window_ms=options.window_ms,
+        max_wait_ms=options.max_wait_ms,
+        frozen_after_ms=options.frozen_after_ms,
+    )
     return settings.synchronizer_config(rig)
 
 
@@ -215,6 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--channel", choices=CHANNELS, default="luma", help="to measure")
     parser.add_argument("--window-ms", type=float, default=defaults.window_ms)
     parser.add_argument("--max-wait-ms", type=float, default=defaults.max_wait_ms)
+    parser.add_argument("--frozen-after-ms", type=float, default=defaults.frozen_after_ms)
     parser.add_argument(
         "--no-report", dest="report", action="store_false", help="no report.html, no pictures"
     )

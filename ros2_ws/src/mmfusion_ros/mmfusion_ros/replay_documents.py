@@ -55,6 +55,7 @@ def metrics_document(
             "channel": plan.channel,
             "window_ms": config.depth.window_ns / 1e6,
             "max_wait_ms": config.max_wait_ns / 1e6,
+            "frozen_after_ms": config.frozen_after_ns / 1e6,
         },
         "complete": not outcome.interrupted and reading.error is None,
         "sets": len(outcome.numbers),

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmfusion_ros import topics
 from mmfusion_ros.core.artifact import Artifact
 from mmfusion_ros.core.background import Background, prefetch
-from mmfusion_ros.core.bag_reader import Bag, ReadingReport, read_frames
-from mmfusion_ros.core.bag_writer import STATUS, ResultWriter
+from mmfusion_ros.core.bag_reader import Bag, ReadingReport, read_bag
+from mmfusion_ros.core.bag_writer import STATUS, ResultTopics, ResultWriter
 from mmfusion_ros.core.engines import Engine
 from mmfusion_ros.core.errors import ArtifactError, BagError, ImageError
 from mmfusion_ros.core.frames import Frame, Modality
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 READ_AHEAD = 12  # frames, so about four sets
+RESULT_TOPICS = ResultTopics(
+    *(
+        topic.name.removeprefix("~")
+        for topic in (topics.FUSED_IMAGE, topics.REGISTERED_THERMAL, topics.STATUS)
+    )
+)
 _MEASURED_AIM = 100  # frame sets, where the user does not say
 
 
@@ -174,8 +181,9 @@ def replay(
     stepper = Stepper(Pipeline(artifact, engine, rig), config, plan.stride)
     writer = None
     if result is not None:
-        writer = ResultWriter(result, typestore_for(STATUS), artifact, engine)
-    frames = prefetch(read_frames(bag, outcome.reading), READ_AHEAD)
+        writer = ResultWriter(result, typestore_for(STATUS), artifact, engine, RESULT_TOPICS)
+    recorded = prefetch(read_bag(bag), READ_AHEAD)
+    frames = outcome.reading.frames(recorded)
     measuring: Background[Measured] = Background("measure", plan.measuring_threads)
     writing: Background[None] = Background("write")
     try:
@@ -197,7 +205,7 @@ def replay(
             writing.results()
             outcome.measured = measuring.results()
     finally:
-        frames.close()
+        recorded.close()
         if writer is not None:
             writer.close()
     outcome.statistics = stepper.statistics()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,11 @@ from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
-from mmfusion_ros.core.bag_topics import COMPRESSED_TYPE, Topic, choose_topics
+from mmfusion_ros.core.bag_topics import Topic, choose_topics
 from mmfusion_ros.core.errors import BagError
-from mmfusion_ros.core.frames import Frame, Modality, SourceImage
-from mmfusion_ros.core.images import fingerprint
+from mmfusion_ros.core.frames import Frame, Modality
 from mmfusion_ros.core.mcap_repair import RepairedMcap, is_complete
+from mmfusion_ros.core.message_frames import frame_of
 
 _STORAGES = (".mcap", ".db3", ".bag")
 
@@ -42,9 +43,31 @@ class Bag:
     damaged: str | None
 
 
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """One thing met while a bag is read.
+
+    What is wrong travels with the frames rather than being counted where they are read: how far
+    a thread reads ahead is chance, what its consumer takes is not.
+
+    Attributes:
+        modality: whose message; None if it concerns the bag as a whole.
+        log_time_ns: when the message was recorded.
+        frame: its frame; None if it holds none.
+        restamped: whether the frame had no stamp and got its log time instead.
+        problem: why there is no frame, or why reading ends before the end of the bag.
+    """
+
+    modality: Modality | None = None
+    log_time_ns: int = 0
+    frame: Frame | None = None
+    restamped: bool = False
+    problem: str = ""
+
+
 @dataclass
 class ReadingReport:
-    """What went wrong while a bag was read.
+    """What was wrong with the part of a bag that was used.
 
     Attributes:
         skipped: messages that are no images, by "modality: reason".
@@ -55,6 +78,17 @@ class ReadingReport:
     skipped: Counter[str] = field(default_factory=Counter)
     restamped: Counter[Modality] = field(default_factory=Counter)
     error: str | None = None
+
+    def frames(self, recorded: Iterable[Recorded]) -> Iterator[tuple[Frame, int]]:
+        """The frames and their log times, everything else counted as it is come to."""
+        for entry in recorded:
+            if entry.modality is None:
+                self.error = entry.problem
+            elif entry.frame is None:
+                self.skipped[f"{entry.modality}: {entry.problem}"] += 1
+            else:
+                self.restamped.update([entry.modality] * entry.restamped)
+                yield entry.frame, entry.log_time_ns
 
 
 def open_bag(
@@ -97,30 +131,28 @@ def open_bag(
         )
 
 
-def read_frames(bag: Bag, report: ReadingReport) -> Generator[tuple[Frame, int], None, None]:
-    """Iterate over the frames of a bag's cameras and their log times, in the order of these.
+def read_bag(bag: Bag) -> Generator[Recorded, None, None]:
+    """Iterate over what a bag's cameras recorded, in the order of the log times.
 
-    Never raises for what the bag holds: a damaged end is an end, and the report says so.
+    Never raises for what the bag holds: a damaged end is an end, and an entry says so.
     Opens files of its own, so any one thread may iterate.
     """
     try:
         with _reader(bag.path) as (reader, damaged):
-            report.error = damaged
+            if damaged:
+                yield Recorded(problem=damaged)
             modalities = {topic.name: modality for modality, topic in bag.topics.items()}
             connections = [c for c in reader.connections if c.topic in modalities]
             for connection, log_time, data in reader.messages(connections):
-                frame = _frame(
-                    reader,
-                    connection,
-                    data,
-                    modality=modalities[connection.topic],
-                    log_time=log_time,
-                    report=report,
-                )
-                if frame is not None:
-                    yield frame, log_time
+                yield _recorded(reader, connection, data, modalities[connection.topic], log_time)
     except Exception as error:  # noqa: BLE001 (a damaged file fails in any way there is)
-        report.error = f"the bag is damaged, read up to there: {_one_line(error)}"
+        problem = f"the bag is damaged, read up to there: {_one_line(error)}"
+        yield Recorded(problem=problem)
+
+
+def read_frames(bag: Bag, report: ReadingReport) -> Iterator[tuple[Frame, int]]:
+    """Iterate over the frames of a bag's cameras and their log times; see `read_bag`."""
+    return report.frames(read_bag(bag))
 
 
 @contextmanager
@@ -165,14 +197,7 @@ def _first_frame(reader: AnyReader, topic: Topic, modality: Modality) -> Frame |
     connections = [c for c in reader.connections if c.topic == topic.name]
     try:
         for connection, log_time, data in reader.messages(connections):
-            frame = _frame(
-                reader,
-                connection,
-                data,
-                modality=modality,
-                log_time=log_time,
-                report=ReadingReport(),
-            )
+            frame = _recorded(reader, connection, data, modality, log_time).frame
             if frame is not None:
                 return frame
     except Exception:  # noqa: BLE001 (reading in earnest will meet it again and report it)
@@ -180,39 +205,20 @@ def _first_frame(reader: AnyReader, topic: Topic, modality: Modality) -> Frame |
     return None
 
 
-def _frame(
-    reader: AnyReader,
-    connection: Connection,
-    data: bytes,
-    *,
-    modality: Modality,
-    log_time: int,
-    report: ReadingReport,
-) -> Frame | None:
+def _recorded(
+    reader: AnyReader, connection: Connection, data: bytes, modality: Modality, log_time: int
+) -> Recorded:
     msgtype = _full_type(connection.msgtype)
     try:
         message: Any = reader.deserialize(data, msgtype)
     except Exception:  # noqa: BLE001 (bytes that are no message fail in any way there is)
-        report.skipped[f"{modality}: the bytes of a message are no {msgtype}"] += 1
-        return None
-    stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-    if stamp == 0:
-        report.restamped[modality] += 1
-        stamp = log_time
-    if msgtype == COMPRESSED_TYPE:
-        image = SourceImage(message.data, 0, 0, message.format, 0, compressed=True)
-    else:
-        image = SourceImage(
-            data=message.data,
-            height=message.height,
-            width=message.width,
-            encoding=message.encoding,
-            step=message.step,
-            is_bigendian=bool(message.is_bigendian),
-        )
-    # A repeated RGB picture is no fault: only companions freeze.
-    digest = None if modality is Modality.RGB else fingerprint(image)
-    return Frame(modality, stamp, message.header.frame_id, image, digest)
+        problem = f"the bytes of a message are no {msgtype}"
+        return Recorded(modality, log_time, problem=problem)
+    frame = frame_of(message, modality)
+    if frame.stamp_ns:
+        return Recorded(modality, log_time, frame)
+    stamped = dataclasses.replace(frame, stamp_ns=log_time)
+    return Recorded(modality, log_time, stamped, restamped=True)
 
 
 def _full_type(name: str) -> str:

@@ -6,7 +6,7 @@ give the same bytes.
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,7 @@ from rosbags.typesys.store import Typestore
 
 from mmfusion_ros.core.artifact import Artifact
 from mmfusion_ros.core.engines import Engine
+from mmfusion_ros.core.frame_status import frame_state
 from mmfusion_ros.core.frames import Frame, Modality
 from mmfusion_ros.core.results import Results
 
@@ -29,15 +30,29 @@ VERSION: Final = 8
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 STATUS = "mmfusion_msgs/msg/FrameStatus"
-FUSED_TOPIC, RGB_TOPIC, THERMAL_TOPIC = "/fused/image", "/rgb/image", "/thermal_registered/image"
-STATUS_TOPIC = "/status"
+_MODALITY_STATUS = "mmfusion_msgs/msg/ModalityStatus"
+
+
+@dataclass(frozen=True)
+class ResultTopics:
+    """Where in the bag the results go: what the node calls them, in no node's namespace."""
+
+    fused: str
+    registered_thermal: str
+    status: str
+    rgb: str = "/rgb/image"
 
 
 class ResultWriter:
     """An open bag for results; a context manager, closed cleanly also after an error."""
 
     def __init__(
-        self, folder: Path, typestore: Typestore, artifact: Artifact, engine: Engine
+        self,
+        folder: Path,
+        typestore: Typestore,
+        artifact: Artifact,
+        engine: Engine,
+        topics: ResultTopics,
     ) -> None:
         """Create the bag.
 
@@ -46,29 +61,34 @@ class ResultWriter:
             typestore: knows the types named above.
             artifact: what the results are made with.
             engine: what runs it.
+            topics: names in the bag.
         """
         self._store = typestore
         self._artifact = artifact
         self._engine = engine
+        self._topics = topics
         self._writer = Writer(folder, version=VERSION, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         self._connections: dict[str, Connection] = {}
 
     def write(self, results: Results, log_time_ns: int) -> None:
-        """Write the messages of one frame set.
+        """Write the messages of one frame set, the same ones that the node publishes.
+
+        Without a usable RGB image there is no picture to write: the status says so.
 
         Args:
             results: of the set.
             log_time_ns: log time of its RGB frame.
         """
         header = self._header(results.frames.rgb)
-        self._put(FUSED_TOPIC, IMAGE, log_time_ns, self._picture(header, results.fused, "rgb8"))
         if Modality.RGB in results.present:
-            self._put_source(RGB_TOPIC, header, results.frames.rgb, log_time_ns)
-        if results.registered_thermal is not None and Modality.THERMAL in results.present:
-            message = self._picture(header, results.registered_thermal, "mono8")
-            self._put(THERMAL_TOPIC, IMAGE, log_time_ns, message)
-        self._put(STATUS_TOPIC, STATUS, log_time_ns, self._status(header, results))
+            message = self._picture(header, results.fused, "rgb8")
+            self._put(self._topics.fused, IMAGE, log_time_ns, message)
+            self._put_source(self._topics.rgb, header, results.frames.rgb, log_time_ns)
+            if results.registered_thermal is not None:
+                message = self._picture(header, results.registered_thermal, "mono8")
+                self._put(self._topics.registered_thermal, IMAGE, log_time_ns, message)
+        self._put(self._topics.status, STATUS, log_time_ns, self._status(header, results))
 
     def close(self) -> None:
         """Write the index; the bag is then complete."""
@@ -128,35 +148,14 @@ class ResultWriter:
         )
 
     def _status(self, header: Any, results: Results) -> Any:
-        quality = self._artifact.expected_quality(results.present)
         # Durations stay out: they differ from run to run.
-        return self._store.types[STATUS](
-            header=header,
-            artifact=self._artifact.name,
-            backend=self._engine.backend,
-            precision=self._engine.precision,
-            modalities=[
-                self._modality_status(modality, results)
-                for modality in Modality
-                if modality.value in self._artifact.inputs
-            ],
-            stage_names=[],
-            stage_durations=np.zeros(0),
-            latency=math.nan,
-            quality_names=list(quality),
-            quality_values=np.array(list(quality.values()), np.float64),
-            sets_dropped=0,
+        state = frame_state(
+            results, self._artifact, self._engine, stages={}, latency_ns=None, sets_dropped=0
         )
-
-    def _modality_status(self, modality: Modality, results: Results) -> Any:
-        used = modality in results.present
-        reason, age = "", 0.0
-        if modality is Modality.RGB:
-            reason = "" if used else "invalid"
-        else:
-            companion = results.frames.companion(modality)
-            reason = "" if companion.absence is None else str(companion.absence)
-            age = math.nan if companion.age_ns is None else companion.age_ns * 1e-9
-        return self._store.types["mmfusion_msgs/msg/ModalityStatus"](
-            name=str(modality), used=used, reason=reason, age=age
-        )
+        part = self._store.types[_MODALITY_STATUS]
+        fields = vars(state) | {
+            "modalities": [part(**vars(modality)) for modality in state.modalities],
+            "stage_durations": np.array(state.stage_durations, np.float64),
+            "quality_values": np.array(state.quality_values, np.float64),
+        }
+        return self._store.types[STATUS](header=header, **fields)

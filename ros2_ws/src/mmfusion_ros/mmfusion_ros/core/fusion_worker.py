@@ -63,12 +63,11 @@ class FusionWorker:
                 self._wake.notify()
 
     def reconfigure(self, config: SynchronizerConfig) -> None:
-        """Match frames anew from now on; call it from the thread that adds."""
-        old, self._synchronizer = self._synchronizer, Synchronizer(config, self._put)
-        old.flush()
+        """Match frames by other settings from now on."""
+        self._synchronizer.reconfigure(config)
 
     def statistics(self) -> SynchronizerStatistics:
-        """Counts of the synchroniser since the start or the last ``reconfigure``."""
+        """Counts of the synchroniser."""
         return self._synchronizer.statistics()
 
     def stop(self, timeout_s: float = 10.0) -> None:

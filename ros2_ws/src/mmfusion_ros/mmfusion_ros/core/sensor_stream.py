@@ -164,11 +164,8 @@ class SensorStream:
             self._picture = picture
             self._picture_since_ns = frame.stamp_ns
         shown_ns = frame.stamp_ns - self._picture_since_ns
-        return (
-            picture is not None
-            and picture == self._picture
-            and shown_ns >= self._config.frozen_after_ns
-        )
+        limit_ns = self._config.frozen_after_ns
+        return picture is not None and picture == self._picture and 0 < limit_ns <= shown_ns
 
     def _forget_before(self, index: int) -> None:
         del self._stamps[:index]

@@ -6,6 +6,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from mmfusion_ros.core.frames import Frame, FrameSet, Modality
 from mmfusion_ros.core.pipeline import Pipeline
@@ -51,7 +52,8 @@ class Stepper:
         self._stride = stride
         self._sets: deque[FrameSet] = deque()
         self._synchronizer = Synchronizer(config, self._sets.append)
-        self._log_times: dict[int, int] = {}
+        # By the frame itself, as stamps can repeat; a frame that is dropped takes its entry along.
+        self._log_times: WeakKeyDictionary[Frame, int] = WeakKeyDictionary()
         self._number = 0
         self._last_stamp_ns = -1
 
@@ -59,7 +61,7 @@ class Stepper:
         """Step through frames and their log times; ends with the sets that still wait."""
         for frame, log_time in frames:
             if frame.modality is Modality.RGB:
-                self._log_times.setdefault(frame.stamp_ns, log_time)
+                self._log_times[frame] = log_time
             self._synchronizer.add(frame, log_time)
             yield from self._steps()
         self._synchronizer.flush()
@@ -73,7 +75,7 @@ class Stepper:
         while self._sets:
             frames = self._sets.popleft()
             number, self._number = self._number, self._number + 1
-            log_time = self._log_times.pop(frames.stamp_ns)
+            log_time = self._log_times.pop(frames.rgb)
             if frames.stamp_ns < self._last_stamp_ns:
                 self._pipeline.reset()  # time was set back: a looped bag
             self._last_stamp_ns = frames.stamp_ns

@@ -86,17 +86,9 @@ class Synchronizer:
     """
 
     def __init__(self, config: SynchronizerConfig, callback: Callable[[FrameSet], None]) -> None:
-        self._config = config
         self._callback = callback
         self._lock = Lock()
-        self._depth = SensorStream(config.depth, config)
-        self._thermal = SensorStream(config.thermal, config)
-        self._streams = {Modality.DEPTH: self._depth, Modality.THERMAL: self._thermal}
-        self._offsets = {
-            Modality.RGB: 0,
-            Modality.DEPTH: config.depth.offset_ns,
-            Modality.THERMAL: config.thermal.offset_ns,
-        }
+        self._configure(config)
         self._ready: deque[FrameSet] = deque()
         self._in_callback = False
 
@@ -155,6 +147,15 @@ class Synchronizer:
             self._ready.clear()
             self._forget_time()
 
+    def reconfigure(self, config: SynchronizerConfig) -> None:
+        """Go on with other settings; sets that wait are handed out with what they have."""
+        with self._lock:
+            self._decide_all()
+            self._configure(config)
+            for stream in self._streams.values():
+                stream.restart(self._newest_instant_ns)
+        self._hand_out()
+
     def statistics(self) -> SynchronizerStatistics:
         """Counts up to now."""
         with self._lock:
@@ -172,6 +173,17 @@ class Synchronizer:
                 time_jumps=self._time_jumps,
                 queued=MappingProxyType(queued),
             )
+
+    def _configure(self, config: SynchronizerConfig) -> None:
+        self._config = config
+        self._depth = SensorStream(config.depth, config)
+        self._thermal = SensorStream(config.thermal, config)
+        self._streams = {Modality.DEPTH: self._depth, Modality.THERMAL: self._thermal}
+        self._offsets = {
+            Modality.RGB: 0,
+            Modality.DEPTH: config.depth.offset_ns,
+            Modality.THERMAL: config.thermal.offset_ns,
+        }
 
     # Time. An epoch lasts from the start, a reset or a jump to the next. Instants are stamps
     # less the camera's offset, so those of all cameras compare.

@@ -42,7 +42,7 @@ class SynchronizerConfig:
         thermal: timing of the thermal camera.
         max_wait_ns: a set leaves at the latest this long after its RGB frame arrived.
         frozen_after_ns: a camera that has shown the same picture for this long, by its
-            stamps, is frozen.
+            stamps, is frozen; 0 for never (a simulator's pictures have no noise).
         jump_back_ns: a stamp this much before the newest of the same camera means that time
             was set back (looped bag, simulator reset); a smaller step back is a message out
             of order. Keep it below the length of a bag that is played in a loop.
@@ -69,7 +69,7 @@ class SynchronizerConfig:
 
     def __post_init__(self) -> None:
         _check_whole("max_wait_ns", self.max_wait_ns, "nanoseconds", minimum=0)
-        _check_whole("frozen_after_ns", self.frozen_after_ns, "nanoseconds", minimum=1)
+        _check_whole("frozen_after_ns", self.frozen_after_ns, "nanoseconds", minimum=0)
         _check_whole("jump_back_ns", self.jump_back_ns, "nanoseconds", minimum=1)
         _check_whole("startup_ns", self.startup_ns, "nanoseconds", minimum=0)
         _check_whole("stalled_periods", self.stalled_periods, "frame periods", minimum=1)

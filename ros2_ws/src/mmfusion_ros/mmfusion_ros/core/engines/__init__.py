@@ -55,7 +55,7 @@ def open_engine(artifact: Artifact, backend: str = "auto", threads: int = 0) -> 
         artifact: opened artifact.
         backend: "auto", "onnxruntime" (CPU) or "pass_through" (returns the RGB image unfused:
             for tests and for measuring everything but the engine).
-        threads: CPU threads of one run; 0 leaves it to the backend (all cores).
+        threads: CPU threads of one run; 0 leaves it to the backend (half of the cores).
 
     Raises:
         EngineError: if the backend is unknown, not installed or cannot load the graph.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ class OnnxRuntimeEngine:
 
         Args:
             artifact: opened artifact.
-            threads: threads of one run; 0 for one per core.
+            threads: threads of one run; 0 for half of the cores.
 
         Raises:
             EngineError: if ONNX Runtime is missing or refuses the graph.
@@ -40,7 +41,8 @@ class OnnxRuntimeEngine:
                 "'pip install onnxruntime'"
             ) from error
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        # The other half is for camera drivers; small convolutions gain little from it anyway.
+        options.intra_op_num_threads = threads or max(1, len(os.sched_getaffinity(0)) // 2)
         # Spinning threads take the cores from the cameras' drivers between frames.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
