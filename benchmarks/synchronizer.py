@@ -10,7 +10,9 @@ Run: ``python benchmarks/synchronizer.py [--seconds 20] [--repeats 7]``.
 from __future__ import annotations
 
 import argparse
+import json
 import random
+from pathlib import Path
 from time import perf_counter_ns
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ from _stock_synchronizer import StockSynchronizer
 from mmfusion_ros.core.frames import Frame, FrameSet, Modality, SourceImage
 from mmfusion_ros.core.synchronizer import Synchronizer, SynchronizerConfig
 
+RESULT = Path(__file__).resolve().parent / "results" / "synchronizer.json"
 MS = 1_000_000
 PERIOD = 33_333_333
 TOPICS = list(Modality)
@@ -121,6 +124,7 @@ def main() -> None:
     print("us per message: fastest pass; ratio: ours / stock, of the fastest passes")
     columns = ("case", "who", "us/message", "worst us", "sets", "complete", "wait ms", "ratio")
     print("{:26}{:7}{:>11}{:>10}{:>7}{:>10}{:>9}{:>7}".format(*columns))
+    record = {}
     for name, events in cases.items():
         ours, stock = [], []
         for _ in range(arguments.repeats):
@@ -129,12 +133,17 @@ def main() -> None:
         best = {"ours": min(ours), "stock": min(stock)}
         rgb = sum(event.frame.modality is Modality.RGB for event in events)
         ratio = best["ours"].cpu_us / best["stock"].cpu_us
+        record[name] = {who: run._asdict() for who, run in best.items()}
+        record[name]["stock"]["wait_ms"] = None  # it has no say in when a set leaves
+        record[name] |= {"ratio": ratio, "rgb_frames": rgb}
         for who, run in best.items():
             print(
                 f"{name:26}{who:7}{run.cpu_us:11.2f}{run.worst_us:10.0f}{run.sets:7}"
                 f"{run.complete:10}{run.wait_ms:9.2f}" + (f"{ratio:7.2f}" if who == "ours" else "")
             )
         print(f"{'':26}({rgb} RGB frames)")
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -98,6 +98,12 @@ def test_camera_info_is_passed_on_with_the_frames_header():
     assert stamp_ns(received.header) == 1
 
 
+def test_pixels_of_the_other_byte_order_are_sent_in_this_ones():
+    swapped = image_message(np.full((2, 3), 259, ">u2"), "mono16", header())
+    assert swapped.data == image_message(np.full((2, 3), 259, "<u2"), "mono16", header()).data
+    assert not swapped.is_bigendian
+
+
 @pytest.mark.parametrize("received", [None, CameraInfo(height=1, width=1)])
 def test_camera_info_is_the_rigs_if_none_fits(received):
     info = camera_info_message(received, CAMERA, (480, 640), header())

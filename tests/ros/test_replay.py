@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -103,6 +104,62 @@ def test_a_second_run_gives_the_same_bytes(bag, artifact, tmp_path):
     for file in STABLE:
         first, second = ((tmp_path / name / file).read_bytes() for name in ("one", "two"))
         assert first == second, file
+
+
+def damaged_cameras(sets: int) -> list:
+    """No stamps, and every seventh message is none."""
+    return [
+        (*message[:3], b"\x00\x01") if number % 7 == 4 else message
+        for number, message in enumerate(cameras(sets, stamps=False))
+    ]
+
+
+@pytest.mark.parametrize("options", [(), ("--max-frames", "2"), ("--stride", "3")])
+@pytest.mark.parametrize("cut", [False, True])
+def test_the_bytes_do_not_depend_on_how_fast_the_bag_is_read(
+    artifact, tmp_path, monkeypatch, options, cut
+):
+    bag = write_bag(tmp_path / "bag", damaged_cameras(20))
+    if cut:
+        file = bag / "bag.mcap"
+        file.write_bytes(file.read_bytes()[:-100])
+    deserialize = AnyReader.deserialize
+
+    def slowly(*arguments):
+        time.sleep(0.02)
+        return deserialize(*arguments)
+
+    for name in ("fast", "slow"):
+        if name == "slow":
+            monkeypatch.setattr(AnyReader, "deserialize", slowly)
+        assert run(bag, artifact, tmp_path / name, "--no-report", *options) == 0
+    monkeypatch.undo()
+    for file in STABLE:
+        first, second = ((tmp_path / name / file).read_bytes() for name in ("fast", "slow"))
+        assert first == second, file
+    metrics = metrics_of(tmp_path / "fast")
+    assert (metrics["bag"]["problem"] is not None) == cut
+    assert sum(metrics["bag"]["stamps_from_log_time"].values()) == sum(
+        metrics["synchronizer"]["received"].values()
+    )
+
+
+def test_a_frozen_camera_is_left_out_as_by_the_node(artifact, tmp_path):
+    messages = cameras(6)
+    still = messages[1][3].data  # the depth picture of the first set
+    messages = [
+        (*m[:3], dataclasses.replace(m[3], data=still)) if m[0] == TOPICS["depth"] else m
+        for m in messages
+    ]
+    bag = write_bag(tmp_path / "bag", messages)
+    frozen = {}
+    for limit in ("0", "250"):
+        out = tmp_path / limit
+        options = ("--no-report", "--metrics-stride", "0", "--frozen-after-ms", limit)
+        assert run(bag, artifact, out, *options) == 0
+        frozen[limit] = metrics_of(out)["synchronizer"]["absences"]["depth"].get("frozen", 0)
+        assert metrics_of(out)["settings"]["frozen_after_ms"] == float(limit)
+    assert frozen == {"0": 0, "250": 3}
 
 
 def test_a_run_into_the_same_folder_takes_its_place(bag, artifact, tmp_path):
@@ -251,6 +308,22 @@ class TestErrors:
         artifact = write_artifact(tmp_path / "failing", fails_from=2)
         out = tmp_path / "out"
         assert "onnxruntime failed" in fails(capsys, bag, artifact, out)
+
+    def test_a_place_where_nothing_can_be_written(self, bag, artifact, tmp_path, capsys):
+        (tmp_path / "file").touch()
+        message = fails(capsys, bag, artifact, tmp_path / "file" / "out")
+        assert len(message.strip().splitlines()) == 1
+        assert message.startswith("replay: ")
+        assert str(tmp_path / "file" / "out") in message
+
+    def test_a_full_disk(self, bag, artifact, tmp_path, capsys, monkeypatch):
+        def full(*_) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(replay_session.ResultWriter, "_write", full)
+        message = fails(capsys, bag, artifact, tmp_path / "out", "--metrics-stride", "0")
+        assert "No space left on device" in message
+        assert len(message.strip().splitlines()) == 1
 
     def test_results_are_never_written_over_other_files(self, bag, artifact, tmp_path, capsys):
         out = tmp_path / "out"

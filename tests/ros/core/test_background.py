@@ -27,16 +27,20 @@ def test_prefetch_raises_after_what_came_before():
 
 def test_prefetch_reads_a_bounded_number_ahead():
     read = []
+    waiting = threading.Event()
 
     def source():
         for number in range(100):
             read.append(number)
+            if number == 4:  # one is consumed, three are queued: this one finds no room
+                waiting.set()
             yield number
 
     items = prefetch(source(), 3)
     assert next(items) == 0
-    time.sleep(0.2)
-    assert len(read) <= 6
+    assert waiting.wait(60)
+    time.sleep(0.05)  # for a reader that knows no bounds; one that does cannot fail by it
+    assert read == [0, 1, 2, 3, 4]
     items.close()
 
 
@@ -69,10 +73,18 @@ def test_a_full_backlog_holds_up_the_submitter():
     with Background("test", backlog=2) as work:
         work.submit(gate.wait)
         work.submit(gate.wait)
-        threading.Timer(0.2, gate.set).start()
-        started = time.monotonic()
-        work.submit(gate.wait)
-        assert time.monotonic() - started > 0.1
+        submitted = threading.Event()
+
+        def submit() -> None:
+            work.submit(gate.wait)
+            submitted.set()
+
+        submitter = threading.Thread(target=submit)
+        submitter.start()
+        assert not submitted.wait(0.1)
+        gate.set()
+        assert submitted.wait(60)
+        submitter.join()
 
 
 def test_an_error_comes_out():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +13,13 @@ import pytest
 from bags import START, cameras, pictures, write_bag
 from rosbags.highlevel import AnyReader
 
+from mmfusion_ros import topics
 from mmfusion_ros.core.bag_reader import ReadingReport, open_bag, read_frames
 from mmfusion_ros.core.bag_writer import STATUS, ResultWriter
 from mmfusion_ros.core.frames import Absence, Companion, FrameSet, Modality
 from mmfusion_ros.core.results import Results
 from mmfusion_ros.message_definitions import typestore_for
+from mmfusion_ros.replay_session import RESULT_TOPICS
 
 SIZE = (48, 64)
 QUALITY = {frozenset({Modality.RGB}): {"vif": 0.25}}
@@ -48,7 +51,7 @@ def results(tmp_path: Path, *, compressed: bool = False, thermal: bool = True) -
 
 
 def write(folder: Path, *steps: Results) -> Path:
-    with ResultWriter(folder, typestore_for(STATUS), ARTIFACT, ENGINE) as writer:
+    with ResultWriter(folder, typestore_for(STATUS), ARTIFACT, ENGINE, RESULT_TOPICS) as writer:
         for number, step in enumerate(steps):
             writer.write(step, START + number)
     return folder
@@ -68,7 +71,7 @@ def test_the_messages_of_a_set(tmp_path):
     assert [topic for topic, *_ in messages] == [
         "/fused/image",
         "/rgb/image",
-        "/thermal_registered/image",
+        "/registered_thermal/image",
         "/status",
     ]
     for _, log_time, message in messages:
@@ -97,18 +100,17 @@ def test_compressed_colour_stays_as_it_is(tmp_path):
     assert bytes(message.data) == bytes(step.frames.rgb.image.data)
 
 
-def test_an_absent_thermal_image_is_not_written(tmp_path):
+def test_the_status_of_an_absent_camera(tmp_path):
     messages = read(write(tmp_path / "result", results(tmp_path, thermal=False)))
-    assert "/thermal_registered/image" not in [topic for topic, *_ in messages]
     status = messages[-1][2]
     assert math.isnan(status.modalities[2].age)
     assert (status.quality_names, list(status.quality_values)) == (["vif"], [0.25])
 
 
-def test_a_damaged_colour_image_is_not_written(tmp_path):
+def test_without_a_colour_image_there_are_no_pictures(tmp_path):
     damaged = dataclasses.replace(results(tmp_path), present=frozenset({Modality.THERMAL}))
     messages = read(write(tmp_path / "result", damaged))
-    assert "/rgb/image" not in [topic for topic, *_ in messages]
+    assert [topic for topic, *_ in messages] == ["/status"]
     assert messages[-1][2].modalities[0].reason == "invalid"
 
 
@@ -124,13 +126,46 @@ def test_the_same_results_give_the_same_bytes(tmp_path):
 
 def test_an_error_still_leaves_a_complete_bag(tmp_path):
     def write_and_fail() -> None:
-        with ResultWriter(tmp_path / "result", typestore_for(STATUS), ARTIFACT, ENGINE) as writer:
+        with ResultWriter(
+            tmp_path / "result", typestore_for(STATUS), ARTIFACT, ENGINE, RESULT_TOPICS
+        ) as writer:
             writer.write(results(tmp_path), START)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         write_and_fail()
     assert len(read(tmp_path / "result")) == 4
+
+
+@pytest.mark.parametrize("name", ["write", "close"])
+def test_a_full_disk_keeps_what_was_written(tmp_path, monkeypatch, name):
+    step = results(tmp_path)
+    folder, store = tmp_path / "result", typestore_for(STATUS)
+    writer = ResultWriter(folder, store, ARTIFACT, ENGINE, RESULT_TOPICS)
+    writer.write(step, START)
+    writer._writer.storage.close_chunk()
+
+    def full(*_) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fill_disk() -> None:
+        monkeypatch.setattr(type(writer._writer.storage), name, full)
+        with writer:
+            writer.write(step, START + 1)
+
+    with pytest.raises(OSError, match="No space left"):
+        fill_disk()
+    monkeypatch.undo()
+    writer.write(step, START + 2)  # what the other threads had under way
+    bag = open_bag(tmp_path / "result", without=frozenset({Modality.DEPTH, Modality.THERMAL}))
+    report = ReadingReport()
+    assert [log_time for _, log_time in read_frames(bag, report)] == [START]
+    assert "ends early" in report.error
+
+
+def test_the_names_are_those_of_the_node():
+    for topic in (topics.FUSED_IMAGE, topics.REGISTERED_THERMAL, topics.STATUS):
+        assert topic.name.replace("~", "") in vars(RESULT_TOPICS).values()
 
 
 def test_the_definition_is_the_installed_one(tmp_path, repo_root):

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from queue import Full, Queue
 from typing import Any
 
 import rclpy
@@ -24,64 +20,19 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from tqdm import tqdm
 
+from mmfusion_ros.core.background import prefetch
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.image_folder import Size
-from mmfusion_ros.core.playback import Picture, Playback, open_playback
+from mmfusion_ros.core.playback import Picture, Playback, open_playback, rounds
 from mmfusion_ros.dds_profile import apply_dds_profile
 from mmfusion_ros.memory import keep_image_memory
-from mmfusion_ros.messages import image_message, set_stamp
+from mmfusion_ros.messages import camera_info_of, image_message, set_stamp
 
 _AHEAD = 24  # pictures decoded before they are due
 _COMPANIONS_WAIT_S = 2.0
 _STANDSTILL_NS = 1_000_000_000
-
-
-class _Decoder:
-    """Reads pictures on a thread of its own, a few ahead of the player."""
-
-    def __init__(self, playback: Playback, *, loop: bool) -> None:
-        self._playback = playback
-        self._loop = loop
-        self._queue: Queue[Picture | MmfusionError | None] = Queue(_AHEAD)
-        self._stopping = threading.Event()
-        threading.Thread(target=self._work, name="decoder", daemon=True).start()
-
-    def __iter__(self) -> Iterator[Picture]:
-        """The pictures in order, again and again if looped.
-
-        Raises:
-            MmfusionError: when it comes to a picture that cannot be read.
-        """
-        while (item := self._queue.get()) is not None:
-            if isinstance(item, MmfusionError):
-                raise item
-            yield item
-
-    def close(self) -> None:
-        self._stopping.set()
-
-    def _work(self) -> None:
-        try:
-            start_ns = 0
-            while not self._stopping.is_set():
-                for picture in self._playback.pictures():
-                    due_ns = start_ns + picture.due_ns
-                    self._put(dataclasses.replace(picture, due_ns=due_ns))
-                    if self._stopping.is_set():
-                        return
-                if not self._loop:
-                    break
-                start_ns += self._playback.duration_ns
-            self._put(None)
-        except MmfusionError as error:
-            self._put(error)
-
-    def _put(self, item: Picture | MmfusionError | None) -> None:
-        while not self._stopping.is_set():
-            with contextlib.suppress(Full):
-                self._queue.put(item, timeout=0.1)
-                return
+_LOOK_S = 0.1  # how soon a signal ends a long pause
 
 
 class CameraPlayer(Node):
@@ -106,6 +57,8 @@ class CameraPlayer(Node):
         """
         rgb = self._images[Modality.RGB]
         if not _wait_until(lambda: rgb.get_subscription_count() >= listeners, timeout_s):
+            if not rclpy.ok():
+                return
             raise MmfusionError(
                 f"{rgb.get_subscription_count()} of {listeners} subscribers to {rgb.topic_name} "
                 f"within {timeout_s:g} s; start the node first (same ROS_DOMAIN_ID?) or wait "
@@ -115,25 +68,29 @@ class CameraPlayer(Node):
         for topic in self._unheard(1):
             self.get_logger().info(f"nobody listens to {topic}")
 
-    def play(self, decoder: _Decoder, total: int | None) -> None:
-        """Publish every picture at its time, with that time as its stamp.
+    def play(self, pictures: Iterable[Picture], total: int | None) -> None:
+        """Publish every picture at its time, with that time as its stamp; ends with ROS.
 
         Args:
-            decoder: the pictures.
+            pictures: in their order.
             total: how many RGB pictures there will be, for the progress bar; None if endless.
         """
         start_ns: int | None = None
         with tqdm(total=total, unit="frame", desc="playing") as progress:
-            for picture in decoder:
-                if not rclpy.ok():
-                    return
+            for picture in pictures:
                 now_ns = self._now_ns()
                 if start_ns is None or now_ns - start_ns - picture.due_ns > _STANDSTILL_NS:
                     # The start, or a standstill: go on from here, not in a burst.
                     start_ns = now_ns - picture.due_ns
                 stamp_ns = start_ns + picture.due_ns
-                time.sleep(max(0, stamp_ns - now_ns) * 1e-9)
-                self._publish(picture, stamp_ns)
+                if not _sleep((stamp_ns - now_ns) * 1e-9):
+                    return
+                try:
+                    self._publish(picture, stamp_ns)
+                except Exception:
+                    if rclpy.ok():
+                        raise
+                    return  # the signal came just now: there is nothing left to publish with
                 progress.update(picture.modality is Modality.RGB)
 
     def _publish(self, picture: Picture, stamp_ns: int) -> None:
@@ -144,18 +101,12 @@ class CameraPlayer(Node):
         self._infos[picture.modality].publish(self._info(message, picture.modality))
 
     def _info(self, image: Image, modality: Modality) -> CameraInfo:
-        info = CameraInfo(header=image.header, height=image.height, width=image.width)
         camera = self._playback.cameras.get(modality)
         if camera is None:
-            return info  # K of zeros: not calibrated, as sensor_msgs has it
-        x, y = image.width / camera.width, image.height / camera.height
-        fx, _, cx, _, fy, cy, *_ = camera.camera_matrix
-        # Pixel centres are whole numbers, so the corner of the picture lies at -0.5.
-        cx, cy = (cx + 0.5) * x - 0.5, (cy + 0.5) * y - 0.5
-        info.distortion_model, info.d = "plumb_bob", list(camera.distortion)
-        info.k = [fx * x, 0.0, cx, 0.0, fy * y, cy, 0.0, 0.0, 1.0]
-        info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-        info.p = [fx * x, 0.0, cx, 0.0, 0.0, fy * y, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+            # K of zeros: not calibrated, as sensor_msgs has it
+            return CameraInfo(header=image.header, height=image.height, width=image.width)
+        info = camera_info_of(camera.scaled(image.width, image.height))
+        info.header = image.header
         return info
 
     def _unheard(self, listeners: int) -> list[str]:
@@ -167,13 +118,23 @@ class CameraPlayer(Node):
         return now
 
 
+def _sleep(seconds: float) -> bool:
+    """Sleep, but not longer than ROS is up; return whether it still is."""
+    end = time.monotonic() + seconds
+    while rclpy.ok() and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _LOOK_S))
+    return rclpy.ok()
+
+
 def _wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline or not rclpy.ok():
+    while rclpy.ok():
+        if condition():
+            return True
+        if time.monotonic() > deadline:
             return False
         time.sleep(0.02)
-    return True
+    return False
 
 
 def _size(text: str) -> Size:
@@ -267,7 +228,7 @@ def main(args: list[str] | None = None) -> int:
     apply_dds_profile()
     keep_image_memory()
     rclpy.init(args=arguments)
-    decoder = None
+    pictures = None
     try:
         playback = open_playback(
             options.source,
@@ -278,19 +239,19 @@ def main(args: list[str] | None = None) -> int:
         )
         reliability = ReliabilityPolicy[options.reliability.upper()]
         player = CameraPlayer(playback, QoSProfile(depth=5, reliability=reliability))
-        decoder = _Decoder(playback, loop=options.loop)
+        pictures = prefetch(rounds(playback, loop=options.loop), _AHEAD)
         player.wait_for_listeners(options.listeners, options.wait)
-        player.play(decoder, None if options.loop else playback.total)
-        for publisher in player.publishers:
+        player.play(pictures, None if options.loop else playback.total)
+        for publisher in player.publishers if rclpy.ok() else ():
             publisher.wait_for_all_acked(Duration(seconds=2))
-    except MmfusionError as error:
+    except (MmfusionError, OSError) as error:
         rclpy.logging.get_logger("camera_player").error(str(error))
         return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     finally:
-        if decoder is not None:
-            decoder.close()
+        if pictures is not None:
+            pictures.close()
         rclpy.try_shutdown()
     return 0
 

@@ -16,6 +16,7 @@ from mmfusion_ros.core.artifact import Artifact
 from mmfusion_ros.core.engines import Engine
 from mmfusion_ros.core.frame_status import frame_state
 from mmfusion_ros.core.frames import Frame, Modality
+from mmfusion_ros.core.image_folder import FolderCamera
 from mmfusion_ros.core.message_frames import frame_of
 from mmfusion_ros.core.results import Results
 from mmfusion_ros.core.rig import Camera
@@ -81,8 +82,8 @@ def camera_info_message(
     return info
 
 
-def camera_info_of(camera: Camera) -> CameraInfo:
-    """A camera of the rig as a message: not rectified, no binning."""
+def camera_info_of(camera: Camera | FolderCamera) -> CameraInfo:
+    """A camera of a rig or a recording as a message: not rectified, no binning."""
     k = camera.camera_matrix
     info = CameraInfo(height=camera.height, width=camera.width, distortion_model="plumb_bob")
     info.d = list(camera.distortion) or [0.0] * 5

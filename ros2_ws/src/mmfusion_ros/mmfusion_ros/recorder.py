@@ -34,7 +34,7 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from mmfusion_ros.core.background import Background
-from mmfusion_ros.core.bag_writer import VERSION
+from mmfusion_ros.core.bag_writer import VERSION, abandon, complete
 from mmfusion_ros.core.errors import BagError, MmfusionError
 from mmfusion_ros.dds_profile import apply_dds_profile
 from mmfusion_ros.memory import keep_image_memory
@@ -54,6 +54,7 @@ class Recorder:
     Attributes:
         counts: messages received, by topic.
         last_message: monotonic time of the newest one, or of the start.
+        failure: why nothing more can be written; None if all is well.
     """
 
     def __init__(self, node: Node, folder: Path, topics: Iterable[str]) -> None:
@@ -65,17 +66,22 @@ class Recorder:
             topics: to record.
 
         Raises:
-            BagError: if there is something at ``folder`` already.
+            BagError: if there is something at ``folder`` already, or there cannot be.
         """
         if folder.exists():
             raise BagError(f"{folder} exists already; pass another --out or remove it")
         self._node = node
         self._missing = dict.fromkeys(node.resolve_topic_name(topic) for topic in topics)
         self._writer = Writer(folder, version=VERSION, storage_plugin=StoragePlugin.MCAP)
-        self._writer.open()
+        try:
+            self._writer.open()
+        except OSError as error:
+            message = f"no bag can be made at {folder}: {error}; pass another --out"
+            raise BagError(message) from error
         self._writing: Background[None] = Background("write", backlog=_BACKLOG)
         self.counts: Counter[str] = Counter(dict.fromkeys(self._missing, 0))
         self.last_message = time.monotonic()
+        self.failure: OSError | None = None
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -103,11 +109,22 @@ class Recorder:
         return found
 
     def close(self) -> None:
-        """Write what waits and complete the bag."""
+        """Write what waits and complete the bag.
+
+        Raises:
+            BagError: if not all could be written.
+        """
         with self._writing:
             self._writing.results()
-        if self._writer.storage is not None:
-            self._writer.close()
+        try:
+            if self.failure is not None:
+                abandon(self._writer)
+                raise self.failure
+            complete(self._writer)
+        except OSError as error:
+            raise BagError(
+                f"{self._writer.path} ends early: {error}; what was written before can be read"
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -135,9 +152,17 @@ class Recorder:
         def keep(data: bytes) -> None:
             self.counts[topic] += 1
             self.last_message = time.monotonic()
-            self._writing.submit(self._writer.write, connection, time.time_ns(), data)
+            self._writing.submit(self._write, connection, time.time_ns(), data)
 
         return keep
+
+    def _write(self, connection: Connection, time_ns: int, data: bytes) -> None:
+        # After a first failure the file may end within a message: more would be lost in there.
+        if self.failure is None:
+            try:
+                self._writer.write(connection, time_ns, data)
+            except OSError as error:
+                self.failure = error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -153,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     node = rclpy.create_node("recorder")
     try:
         _record(node, options, stop)
-    except MmfusionError as error:
+    except (MmfusionError, OSError) as error:
         print(f"recorder: {error}", file=sys.stderr)
         return 1
     finally:
@@ -183,6 +208,8 @@ def _record(node: Node, options: argparse.Namespace, stop: threading.Event) -> N
 
 def _over(recorder: Recorder, options: argparse.Namespace, started: float) -> bool:
     now = time.monotonic()
+    if recorder.failure is not None:
+        return True
     if options.duration is not None and now - started >= options.duration:
         return True
     return options.idle_timeout is not None and now - recorder.last_message >= options.idle_timeout

@@ -10,6 +10,9 @@ Reads the bag itself, steps the pipeline of the node set by set, and writes into
 ``result/`` and ``metrics.json`` are the same byte for byte when the same bag, artifact, rig and
 options are run again on the same machine with the same backend and number of threads. The other
 files hold measured durations and are not.
+
+What comes out is what the node would have published, but for images without a stamp: the node
+drops them as repeated, while here the time of recording stands in for their stamp.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ give the same bytes.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -43,6 +44,28 @@ class ResultTopics:
     rgb: str = "/rgb/image"
 
 
+def complete(writer: Writer) -> None:
+    """Write the index of a bag and close it, if it is open.
+
+    Raises:
+        OSError: if the disk does not take it; what was written before can be read.
+    """
+    try:
+        if writer.storage is not None:
+            writer.close()
+    except OSError:
+        abandon(writer)
+        raise
+
+
+def abandon(writer: Writer) -> None:
+    """Close a bag without index, as nothing more can be written; readers make do without one."""
+    storage, writer.storage = writer.storage, None
+    if storage is not None:
+        with suppress(OSError):  # the same one again, for what was still in memory
+            storage.abort()
+
+
 class ResultWriter:
     """An open bag for results; a context manager, closed cleanly also after an error."""
 
@@ -70,6 +93,7 @@ class ResultWriter:
         self._writer = Writer(folder, version=VERSION, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         self._connections: dict[str, Connection] = {}
+        self._failed = False
 
     def write(self, results: Results, log_time_ns: int) -> None:
         """Write the messages of one frame set, the same ones that the node publishes.
@@ -79,7 +103,29 @@ class ResultWriter:
         Args:
             results: of the set.
             log_time_ns: log time of its RGB frame.
+
+        Raises:
+            OSError: if the disk does not take them. Nothing is written from then on.
         """
+        if self._failed:
+            return
+        try:
+            self._write(results, log_time_ns)
+        except OSError:
+            self._failed = True
+            raise
+
+    def close(self) -> None:
+        """Write the index; the bag is then complete, unless writing has failed."""
+        (abandon if self._failed else complete)(self._writer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _write(self, results: Results, log_time_ns: int) -> None:
         header = self._header(results.frames.rgb)
         if Modality.RGB in results.present:
             message = self._picture(header, results.fused, "rgb8")
@@ -89,17 +135,6 @@ class ResultWriter:
                 message = self._picture(header, results.registered_thermal, "mono8")
                 self._put(self._topics.registered_thermal, IMAGE, log_time_ns, message)
         self._put(self._topics.status, STATUS, log_time_ns, self._status(header, results))
-
-    def close(self) -> None:
-        """Write the index; the bag is then complete."""
-        if self._writer.storage is not None:
-            self._writer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _put(self, topic: str, msgtype: str, log_time_ns: int, message: Any) -> None:
         connection = self._connections.get(topic)

@@ -81,8 +81,10 @@ def _modalities(results: Results, artifact: Artifact) -> Iterator[ModalityState]
         if modality.value not in artifact.inputs:
             continue
         used = modality in results.present
-        absence, age_ns = None if used else Absence.INVALID, 0
-        if modality is not Modality.RGB:
+        if modality is Modality.RGB:
+            absence = None if used else Absence.INVALID
+            age_ns: int | None = 0
+        else:
             companion = results.frames.companion(modality)
             absence, age_ns = companion.absence, companion.age_ns
         reason = "" if absence is None else str(absence)

@@ -22,7 +22,7 @@ _FOLDERS = {
     Modality.THERMAL: ("thermal", "infrared", "ir"),
 }
 _SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
-_DEFAULT_PERIOD_NS = 33_333_333
+DEFAULT_PERIOD_NS = 33_333_333
 
 Size = tuple[int, int]
 
@@ -41,6 +41,15 @@ class FolderCamera:
     height: int
     camera_matrix: tuple[float, ...]
     distortion: tuple[float, ...]
+
+    def scaled(self, width: int, height: int) -> FolderCamera:
+        """The camera for pictures of another size."""
+        x, y = width / self.width, height / self.height
+        fx, skew, cx, _, fy, cy, *_ = self.camera_matrix
+        # Pixel centres are whole numbers, so the corner of the picture lies at -0.5.
+        cx, cy = (cx + 0.5) * x - 0.5, (cy + 0.5) * y - 0.5
+        matrix = (fx * x, skew * x, cx, 0.0, fy * y, cy, 0.0, 0.0, 1.0)
+        return FolderCamera(width, height, matrix, self.distortion)
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ class ImageFolder:
         return tuple(m for m in Modality if any(m in shot.paths for shot in self.shots))
 
 
-def open_image_folder(folder: Path, period_ns: int = _DEFAULT_PERIOD_NS) -> ImageFolder:
+def open_image_folder(folder: Path, period_ns: int = DEFAULT_PERIOD_NS) -> ImageFolder:
     """List a folder of images.
 
     It holds ``rgb`` (or ``visible``, ``vi``) and, as far as there are, ``depth`` and ``thermal``
@@ -114,7 +123,7 @@ def open_image_folder(folder: Path, period_ns: int = _DEFAULT_PERIOD_NS) -> Imag
     shots.sort(key=lambda shot: shot.stamps_ns[Modality.RGB])
     if len(shots) > 1:
         times_ns = [shot.stamps_ns[Modality.RGB] for shot in shots]
-        period_ns = int(np.median(np.diff(times_ns)))
+        period_ns = int(np.median(np.diff(times_ns))) or period_ns
     return ImageFolder(folder, tuple(shots), _read_cameras(folder / "cameras.yaml"), period_ns)
 
 
@@ -142,11 +151,22 @@ def read_shot_image(
         pixels, encoding = _as_rgb(pixels, path), "rgb8"
     else:
         pixels, encoding = _as_single_channel(pixels, path, modality)
+    return resized(pixels, modality, size), encoding
+
+
+def resized(pixels: NDArray[Any], modality: Modality, size: Size | None) -> NDArray[Any]:
+    """A picture in another size, C-contiguous.
+
+    Args:
+        pixels: in this machine's byte order.
+        modality: of its camera.
+        size: (height, width); None to leave it.
+    """
     if size is not None and pixels.shape[:2] != size:
         # Depth must not be mixed across edges: that would make up surfaces in mid-air.
         method = cv2.INTER_NEAREST if modality is Modality.DEPTH else cv2.INTER_AREA
         pixels = cv2.resize(pixels, (size[1], size[0]), interpolation=method)
-    return np.ascontiguousarray(pixels), encoding
+    return np.ascontiguousarray(pixels)
 
 
 def _images_of(folder: Path, modality: Modality) -> dict[str, Path]:

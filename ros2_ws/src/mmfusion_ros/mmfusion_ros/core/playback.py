@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
-import numpy as np
 from numpy.typing import NDArray
 
 from mmfusion_ros.core.bag_reader import Bag, ReadingReport, open_bag, read_frames
 from mmfusion_ros.core.errors import BagError, ImageError
 from mmfusion_ros.core.frames import Frame, Modality
 from mmfusion_ros.core.image_folder import (
+    DEFAULT_PERIOD_NS,
     FolderCamera,
     ImageFolder,
     Size,
     open_image_folder,
     read_shot_image,
+    resized,
 )
 from mmfusion_ros.core.images import decode, to_encoding
 
@@ -47,13 +48,13 @@ class Playback(Protocol):
     Attributes:
         modalities: cameras there are.
         cameras: their intrinsics, as far as they are known.
-        duration_ns: from the first RGB picture to where a second round would begin.
+        period_ns: between two RGB pictures, where they do not tell themselves.
         total: RGB pictures.
     """
 
     modalities: tuple[Modality, ...]
     cameras: Mapping[Modality, FolderCamera]
-    duration_ns: int
+    period_ns: int
     total: int
 
     def pictures(self) -> Iterator[Picture]:
@@ -85,10 +86,30 @@ def open_playback(
         BagError, ImageError: if there is nothing to play, or a bag is to change its rate.
     """
     if _is_bag(source):
+        # Said rather than ignored: whoever gives a rate relies on it.
         if rate is not None:
             raise BagError(f"{source} is a bag and plays at its recorded rate; leave out --rate")
         return _BagPlayback(open_bag(source, without=without), size, frames)
     return _FolderPlayback(open_image_folder(source), size, rate, frames, without)
+
+
+def rounds(playback: Playback, *, loop: bool) -> Generator[Picture, None, None]:
+    """The pictures of a playback, again and again if looped, as one long recording.
+
+    Raises:
+        ImageError: when it comes to a picture that cannot be read.
+    """
+    start_ns = 0
+    while True:
+        last_ns = seen = 0
+        for picture in playback.pictures():
+            if picture.modality is Modality.RGB:
+                last_ns, seen = max(last_ns, picture.due_ns), seen + 1
+            yield dataclasses.replace(picture, due_ns=start_ns + picture.due_ns)
+        if not loop or not seen:
+            return
+        gap_ns = last_ns // max(1, seen - 1)
+        start_ns += last_ns + (gap_ns or playback.period_ns)
 
 
 def _is_bag(source: Path) -> bool:
@@ -112,11 +133,10 @@ class _FolderPlayback:
     ) -> None:
         self._shots = folder.shots[:frames]
         self._size = size
-        self._period_ns = round(1e9 / rate) if rate else folder.period_ns
+        self.period_ns = round(1e9 / rate) if rate else folder.period_ns
         self.modalities = tuple(m for m in folder.modalities if m not in without)
         self.cameras = folder.cameras
         self.total = len(self._shots)
-        self.duration_ns = self.total * self._period_ns
 
     def pictures(self) -> Iterator[Picture]:
         """See `Playback.pictures`."""
@@ -126,7 +146,7 @@ class _FolderPlayback:
                 if modality in self.modalities:
                     path = shot.paths[modality]
                     pixels, encoding = read_shot_image(path, modality, self._size)
-                    due_ns = index * self._period_ns + offsets[modality]
+                    due_ns = index * self.period_ns + offsets[modality]
                     yield Picture(due_ns, modality, pixels, encoding)
 
 
@@ -136,12 +156,15 @@ class _BagPlayback:
     def __init__(self, bag: Bag, size: Size | None, frames: int | None) -> None:
         self._bag = bag
         self._size = size
-        self._start_ns = bag.first[Modality.RGB].stamp_ns
+        first = bag.first.get(Modality.RGB)
+        if first is None:
+            raise BagError(f"no RGB image of {bag.path} can be read")
+        self._start_ns = first.stamp_ns
+        self.period_ns = DEFAULT_PERIOD_NS
         self.modalities = tuple(bag.topics)
         self.cameras: Mapping[Modality, FolderCamera] = {}
         recorded = bag.topics[Modality.RGB].count
         self.total = min(recorded, frames or recorded)
-        self.duration_ns = bag.duration_ns * self.total // max(1, recorded - 1)
 
     def pictures(self) -> Iterator[Picture]:
         """See `Playback.pictures`."""
@@ -153,7 +176,7 @@ class _BagPlayback:
                 if seen > self.total:
                     return
             pixels, encoding = _pixels(frame)
-            pixels = _resized(pixels, frame.modality, self._size)
+            pixels = resized(pixels, frame.modality, self._size)
             yield Picture(frame.stamp_ns - self._start_ns, frame.modality, pixels, encoding)
         if report.error:
             raise ImageError(report.error)
@@ -165,12 +188,6 @@ def _pixels(frame: Frame) -> tuple[NDArray[Any], str]:
     pixels, encoding = decode(frame.image)
     if frame.modality is Modality.DEPTH and encoding == "mono16":
         encoding = "16UC1"
-    return pixels, encoding
-
-
-def _resized(pixels: NDArray[Any], modality: Modality, size: Size | None) -> NDArray[Any]:
-    if size is not None and pixels.shape[:2] != size:
-        # Depth must not be mixed across edges: that would make up surfaces in mid-air.
-        method = cv2.INTER_NEAREST if modality is Modality.DEPTH else cv2.INTER_AREA
-        pixels = cv2.resize(pixels, (size[1], size[0]), interpolation=method)
-    return np.ascontiguousarray(pixels)
+    # A bag may be from a machine of the other byte order, which neither OpenCV nor a player of
+    # these pixels expects.
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False), encoding

@@ -1,0 +1,71 @@
+"""Sets are stepped through in order, each with the log time of its own RGB frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmfusion_ros.core.frames import Frame, FrameSet, Modality, SourceImage
+from mmfusion_ros.core.results import Results
+from mmfusion_ros.core.stepper import Step, Stepper
+from mmfusion_ros.core.synchronizer import SynchronizerConfig
+
+S = 10**9
+
+
+class Pipeline:
+    """Gives the same array again and again, as the real one does."""
+
+    def __init__(self) -> None:
+        self.fused = np.zeros((1, 1, 3), np.uint8)
+        self.resets = 0
+
+    def run(self, frames: FrameSet) -> Results:
+        self.fused += 1
+        return Results(frames, self.fused, None, (0.0, 1.0), frozenset(), {}, {})
+
+    def reset(self) -> None:
+        self.resets += 1
+
+
+def recorded(*times: tuple[float, float]) -> list[tuple[Frame, int]]:
+    """RGB frames with (stamp, log time) in seconds."""
+    image = SourceImage(b"", 0, 0, "rgb8", 0)
+    return [(Frame(Modality.RGB, round(t * S), "", image), round(log * S)) for t, log in times]
+
+
+def seconds(steps: list[Step]) -> list[tuple[float, float]]:
+    return [(step.results.frames.stamp_ns / S, step.log_time_ns / S) for step in steps]
+
+
+def test_results_outlive_the_next_step():
+    steps = list(Stepper(Pipeline(), SynchronizerConfig()).run(recorded((1, 1), (2, 2), (3, 3))))
+    assert [step.results.fused.max() for step in steps] == [1, 2, 3]
+    assert [step.number for step in steps] == [0, 1, 2]
+
+
+def test_a_stride_leaves_out_sets_but_not_their_numbers():
+    frames = recorded(*((n, n) for n in range(1, 6)))
+    steps = list(Stepper(Pipeline(), SynchronizerConfig(), stride=2).run(frames))
+    assert [step.number for step in steps] == [0, 2, 4]
+    assert seconds(steps) == [(1, 1), (3, 3), (5, 5)]
+
+
+def test_a_stamp_repeated_after_a_jump_while_the_first_one_waits():
+    frames = recorded((1, 5), (3, 5.01), (1, 5.02))
+    pipeline = Pipeline()
+    steps = list(Stepper(pipeline, SynchronizerConfig(startup_ns=10 * S)).run(frames))
+    assert seconds(steps) == [(1, 5), (3, 5.01), (1, 5.02)]
+    assert pipeline.resets == 1
+
+
+@pytest.mark.parametrize("log_of_repeat", [2.5, 4.5])
+def test_a_dropped_frame_leaves_no_log_time_behind(log_of_repeat):
+    drive = [(1, 1), (2, 2), (4, 4)]
+    again = [(t, log + 10) for t, log in drive]
+    repeat = (2, log_of_repeat)  # of no use: its stamp is out already
+    first = sorted([*drive, repeat], key=lambda times: times[1])
+    stepper = Stepper(Pipeline(), SynchronizerConfig())
+    steps = list(stepper.run(recorded(*first, *again)))
+    assert seconds(steps) == [*drive, *again]
+    assert not stepper._log_times
