@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         help="holds infrared and visible images in subfolders ir and vi",
     )
     train.add_argument("--out", type=Path, required=True, help="where weights and recipe go")
-    train.add_argument("--steps", type=_at_least(1), default=1500)
+    train.add_argument("--steps", type=_at_least(1), default=1200)
     train.add_argument("--batch", type=_at_least(1), default=6)
     train.add_argument(
         "--crop",

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.ros
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 pytest.importorskip("mmfusion_msgs.msg", reason="mmfusion_msgs is not built")
 
+from bags import PERIOD, cameras, pictures, write_bag
 from nodes import MS, PATIENCE_S, Peer
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -53,8 +54,8 @@ def recording(tmp_path):
 
 
 @contextlib.contextmanager
-def player(*arguments):
-    command = [sys.executable, "-m", "mmfusion_ros.camera_player", *map(str, arguments)]
+def player(*arguments, program=("-m", "mmfusion_ros.camera_player")):
+    command = [sys.executable, *program, *map(str, arguments)]
     command += ["--ros-args", "-r", "__ns:=/player_test"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -159,6 +160,69 @@ def test_an_image_that_cannot_be_read_is_named(peer, recording):
     assert process.returncode == 1
     assert "3.png cannot be read as an image" in output
     assert len(received["rgb/image"]) == 3
+
+
+def test_an_error_of_any_kind_ends_it(peer, recording):
+    received = listen(peer, "rgb/image")
+    program = (
+        "import sys\n"
+        "from mmfusion_ros import camera_player\n"
+        "from mmfusion_ros.core import playback\n"
+        "read = playback.read_shot_image\n"
+        "def fail(path, *options):\n"
+        "    if path.stem == '2': raise OSError('the disk is gone')\n"
+        "    return read(path, *options)\n"
+        "playback.read_shot_image = fail\n"
+        "sys.exit(camera_player.main(sys.argv[1:]))"
+    )
+    with player(recording, program=("-c", program)) as process:
+        output = finished(peer, process)
+    assert process.returncode == 1
+    assert "the disk is gone" in output
+    assert "Traceback" not in output
+    assert len(received["rgb/image"]) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_a_pause_ends_it(peer, recording, number):
+    received = listen(peer, "rgb/image")
+    with player(recording, "--rate", "0.01") as process:
+        peer.until(lambda: received["rgb/image"], "the first picture")
+        process.send_signal(number)
+        output = finished(peer, process)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    assert len(received["rgb/image"]) == 1
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_a_signal_while_waiting_for_listeners_ends_it(peer, recording, heard):
+    if heard:
+        listen(peer, "rgb/image")  # and nobody for the others, which are waited for too
+    with player(recording, "--wait", "600") as process:
+        topic = "/player_test/rgb/image"
+        peer.until(lambda: peer.node.count_publishers(topic), "the player")
+        process.terminate()
+        output = finished(peer, process)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+
+
+def test_plays_a_bag(peer, tmp_path):
+    bag = write_bag(tmp_path / "bag", cameras(3))
+    received = listen(peer, *(f"{name}/image" for name in OFFSETS))
+    with player(bag) as process:
+        output = finished(peer, process)
+    assert process.returncode == 0, output
+    start = stamp_ns(received["rgb/image"][0].header)
+    for name in OFFSETS:
+        late = 3 * MS if name == "thermal" else 0
+        messages = received[f"{name}/image"]
+        assert len(messages) == 3
+        for index, message in enumerate(messages):
+            assert stamp_ns(message.header) >= start + index * PERIOD + late
+            shown = pictures(index, (48, 64))[name]
+            np.testing.assert_array_equal(np.frombuffer(message.data, shown.dtype), shown.ravel())
 
 
 @pytest.mark.parametrize("arguments", [("--size", "12"), ("--size", "0x4"), ("--rate", "0")])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +24,13 @@ pytest.importorskip("mmfusion_msgs.msg", reason="messages are not built")
 from mmfusion_msgs.msg import FrameStatus
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import Writer
 from sensor_msgs.msg import Image
 
+from mmfusion_ros import recorder
+from mmfusion_ros.core.bag_reader import open_bag, read_bag
 from mmfusion_ros.core.errors import MmfusionError
+from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.message_definitions import typestore_for
 from mmfusion_ros.recorder import _message_class
 
@@ -80,16 +86,14 @@ def test_messages_of_two_topics_and_two_reliabilities(node, tmp_path):
     images = node.create_publisher(Image, "camera/image", best_effort)
     statuses = node.create_publisher(FrameStatus, "status", 10)
     out = tmp_path / "bag"
-    with recording(out, "camera/image", "/status") as process:
+    # It ends by itself once nothing more comes, so whatever is under way is waited for.
+    with recording(out, "camera/image", "/status", "--idle-timeout", "5") as process:
         wait_for(images.get_subscription_count, "no subscription to images")
         wait_for(statuses.get_subscription_count, "no subscription to statuses")
-        time.sleep(0.3)
         for number in range(1, 11):
             images.publish(picture(number))
             statuses.publish(FrameStatus(artifact=f"a{number}", stage_durations=[0.5]))
-            time.sleep(0.03)
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
+            time.sleep(0.03)  # best effort: a burst might be more than the socket holds
         output, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, output
     assert "10 messages of /camera/image" in output
@@ -142,6 +146,52 @@ def test_an_existing_bag_is_kept(tmp_path):
     assert process.returncode == 1
     assert output.startswith("recorder: ")
     assert "exists already" in output
+
+
+def test_a_place_where_no_bag_can_be(tmp_path):
+    (tmp_path / "file").touch()
+    with recording(tmp_path / "file" / "bag", "/never") as process:
+        output, _ = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
+    assert output.startswith("recorder: no bag can be made at ")
+    assert len(output.strip().splitlines()) == 1
+
+
+def test_a_full_disk_ends_the_recording_with_what_there_is(node, tmp_path, monkeypatch, capsys):
+    publisher = node.create_publisher(Image, "full/image", 10)
+    done = threading.Event()
+    write, written = Writer.write, []
+
+    def publish() -> None:
+        while not done.wait(0.05):
+            publisher.publish(picture(1))
+
+    def fill_disk(self, *arguments) -> None:
+        if len(written) == 3:
+            self.storage.close_chunk()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(write(self, *arguments))
+
+    monkeypatch.setattr(Writer, "write", fill_disk)
+    # Those of the process would otherwise stay the recorder's.
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    publishing = threading.Thread(target=publish)
+    publishing.start()
+    try:
+        status = recorder.main(["--out", str(tmp_path / "bag"), "full/image", "--duration", "60"])
+    finally:
+        done.set()
+        publishing.join()
+    assert status == 1
+    message = capsys.readouterr().err
+    assert "ends early: [Errno 28] No space left on device" in message
+    assert len(message.strip().splitlines()) == 1
+    bag = open_bag(
+        tmp_path / "bag",
+        {Modality.RGB: "/full/image"},
+        without=frozenset({Modality.DEPTH, Modality.THERMAL}),
+    )
+    assert len(list(read_bag(bag))) == 1 + 3  # the first entry says that the bag ends early
 
 
 def test_a_type_that_is_not_installed_is_said():

@@ -21,6 +21,7 @@ from rosbags.highlevel import AnyReader
 pytest.importorskip("mmfusion.metrics", reason="the networks' package is not installed")
 
 from mmfusion_ros import replay, replay_session
+from mmfusion_ros.core import bag_writer
 
 SIZE = (48, 64)
 STABLE = ("metrics.json", "result/result.mcap", "result/metadata.yaml")
@@ -320,7 +321,7 @@ class TestErrors:
         def full(*_) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(replay_session.ResultWriter, "_write", full)
+        monkeypatch.setattr(bag_writer.Writer, "write", full)
         message = fails(capsys, bag, artifact, tmp_path / "out", "--metrics-stride", "0")
         assert "No space left on device" in message
         assert len(message.strip().splitlines()) == 1

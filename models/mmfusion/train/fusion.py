@@ -40,7 +40,7 @@ class FusionRecipe:
     """
 
     model: str = "s4fusion_tiny"
-    steps: int = 1500
+    steps: int = 1200
     batch: int = 6
     crop: int = 97
     scales: tuple[int, ...] = (1, 2, 4)

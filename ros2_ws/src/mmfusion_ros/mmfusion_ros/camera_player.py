@@ -57,8 +57,6 @@ class CameraPlayer(Node):
         """
         rgb = self._images[Modality.RGB]
         if not _wait_until(lambda: rgb.get_subscription_count() >= listeners, timeout_s):
-            if not rclpy.ok():
-                return
             raise MmfusionError(
                 f"{rgb.get_subscription_count()} of {listeners} subscribers to {rgb.topic_name} "
                 f"within {timeout_s:g} s; start the node first (same ROS_DOMAIN_ID?) or wait "
@@ -85,12 +83,7 @@ class CameraPlayer(Node):
                 stamp_ns = start_ns + picture.due_ns
                 if not _sleep((stamp_ns - now_ns) * 1e-9):
                     return
-                try:
-                    self._publish(picture, stamp_ns)
-                except Exception:
-                    if rclpy.ok():
-                        raise
-                    return  # the signal came just now: there is nothing left to publish with
+                self._publish(picture, stamp_ns)
                 progress.update(picture.modality is Modality.RGB)
 
     def _publish(self, picture: Picture, stamp_ns: int) -> None:
@@ -242,13 +235,17 @@ def main(args: list[str] | None = None) -> int:
         pictures = prefetch(rounds(playback, loop=options.loop), _AHEAD)
         player.wait_for_listeners(options.listeners, options.wait)
         player.play(pictures, None if options.loop else playback.total)
-        for publisher in player.publishers if rclpy.ok() else ():
+        for publisher in player.publishers:
             publisher.wait_for_all_acked(Duration(seconds=2))
-    except (MmfusionError, OSError) as error:
-        rclpy.logging.get_logger("camera_player").error(str(error))
-        return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
+    except Exception as error:
+        if not rclpy.ok():
+            return 0  # a signal took ROS away from under whatever was being done with it
+        if not isinstance(error, (MmfusionError, OSError)):
+            raise
+        rclpy.logging.get_logger("camera_player").error(str(error))
+        return 1
     finally:
         if pictures is not None:
             pictures.close()

@@ -11,8 +11,8 @@ Reads the bag itself, steps the pipeline of the node set by set, and writes into
 options are run again on the same machine with the same backend and number of threads. The other
 files hold measured durations and are not.
 
-What comes out is what the node would have published, but for images without a stamp: the node
-drops them as repeated, while here the time of recording stands in for their stamp.
+What comes out is what the node would have published. Where an image has no stamp, the node takes
+the time at which it arrives, and this the time at which it was recorded.
 """
 
 from __future__ import annotations
