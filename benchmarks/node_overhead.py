@@ -94,7 +94,8 @@ def measure(folder: Path, seconds: float) -> tuple[dict[str, Any], dict[str, Any
             running(here, "--listen", roles[1], "--seconds", str(seconds + 3), **options) as fused,
         ):
             time.sleep(2)  # three interpreters start; the player then waits for its listeners
-            play = ("-m", "mmfusion_ros.camera_player", recording, "--loop", "--rate", str(RATE))
+            play = ["-m", "mmfusion_ros.camera_player", recording, "--loop", "--rate", str(RATE)]
+            play += ["--listeners", "2"]  # the direct one and the node: none comes late
             with running(*play, stderr=subprocess.DEVNULL):
                 outputs = [process.communicate()[0] for process in (direct, fused)]
     return json.loads(outputs[0]), json.loads(outputs[1])
