@@ -14,7 +14,7 @@ from tqdm import tqdm
 from mmfusion.checkpoint import load_checkpoint
 from mmfusion.graph.luma_fusion import LumaFusion
 from mmfusion.graph.photometry import pack_uint8
-from mmfusion.metrics import fusion_metrics
+from mmfusion.metrics import average_fusion, fusion_metrics, maximum_fusion
 from mmfusion.registry import create_model
 from mmfusion.train.pairs import Pair, load_pairs
 
@@ -43,10 +43,8 @@ def evaluate_fusion(
     fusion = LumaFusion(network, fusion_scale).eval()
     methods: dict[str, Callable[[Pair], Picture]] = {
         "network": lambda pair: _fuse(fusion, pair),
-        "average": lambda pair: ((pair.infrared.astype(np.uint16) + pair.visible + 1) // 2).astype(
-            np.uint8
-        ),
-        "maximum": lambda pair: np.maximum(pair.infrared, pair.visible),
+        "average": lambda pair: average_fusion(pair.infrared, pair.visible),
+        "maximum": lambda pair: maximum_fusion(pair.infrared, pair.visible),
     }
     pairs = load_pairs(folders)
     frames: dict[str, list[dict[str, float]]] = {name: [] for name in methods}

@@ -1,5 +1,6 @@
 """Measures of what the models give. Imports numpy and OpenCV only, so robots can use it too."""
 
+from mmfusion.metrics.baselines import average_fusion, maximum_fusion
 from mmfusion.metrics.fusion import (
     FUSION_METRICS,
     average_gradient,
@@ -21,12 +22,14 @@ __all__ = [
     "MetricError",
     "Summary",
     "aggregate",
+    "average_fusion",
     "average_gradient",
     "correlation_of_differences",
     "edge_preservation",
     "entropy",
     "fusion_metrics",
     "luma",
+    "maximum_fusion",
     "mutual_information",
     "spatial_frequency",
     "standard_deviation",

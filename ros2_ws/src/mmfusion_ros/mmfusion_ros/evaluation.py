@@ -90,8 +90,8 @@ def measure(step: Step, channel: str, *, with_panel: bool) -> Measured:
         names = _measurable(metrics, fused.shape)
         pictures = {
             "fused": fused,
-            "average": ((visible.astype(np.uint16) + thermal + 1) // 2).astype(np.uint8),
-            "maximum": np.maximum(visible, thermal),
+            "average": metrics.average_fusion(thermal, visible),
+            "maximum": metrics.maximum_fusion(thermal, visible),
         }
         values = {
             method: metrics.fusion_metrics(picture, thermal, visible, names)
