@@ -74,13 +74,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--backend", default="auto", help="engine (default: %(default)s)")
     parser.add_argument(
         "--rate",
-        type=float,
+        type=_positive,
         default=5.0,
         help="pictures per second (default: %(default)s); a bag keeps its own",
     )
     parser.add_argument("--frames", type=int, default=40, help="at most this many (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="default: %(default)s")
     return parser.parse_args()
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
 
 
 def _play_and_record(options: argparse.Namespace, out: Path) -> Path:
@@ -90,17 +97,19 @@ def _play_and_record(options: argparse.Namespace, out: Path) -> Path:
             raise DemoError(f"no {what} at {path}")
     recording = out / "recording"
     _remove_old(recording)
-    size = _image_size(options.artifact)
+    sizes = _image_sizes(options.artifact)
     _use_private_domain()
     node = ["fusion_node", "--ros-args", "-p", f"artifact:={options.artifact.resolve()}",
             "-p", f"rig:={options.rig.resolve()}", "-p", f"backend:={options.backend}",
             "-p", "autostart:=true"]  # fmt: skip
     recorder = ["recorder", "--out", str(recording), *INPUTS, *OUTPUTS]
-    player = ["camera_player", str(options.data.resolve()), "--size", size,
+    player = ["camera_player", str(options.data.resolve()), "--size", sizes["rgb"],
               "--frames", str(options.frames), "--listeners", str(LISTENERS)]  # fmt: skip
+    player += ["--depth-size", sizes["depth"], "--thermal-size", sizes["thermal"]]
     player += ["--rate", str(options.rate)] if _is_folder_of_images(options.data) else []
     player += [word for camera in options.without for word in ("--without", camera)]
-    print(f"playing {options.data} into the node as {size} cameras", flush=True)
+    shown = ", ".join(f"{camera} {size}" for camera, size in sizes.items())
+    print(f"playing {options.data} into the node ({shown})", flush=True)
     with (
         _running(node, out / "fusion_node.log"),
         _running(recorder, out / "recorder.log"),
@@ -156,13 +165,19 @@ def _message_counts(recording: Path) -> dict[str, int]:
     }
 
 
-def _image_size(artifact: Path) -> str:
+def _image_sizes(artifact: Path) -> dict[str, str]:
+    """What the artifact takes, by camera, as WIDTHxHEIGHT."""
     try:
-        manifest = json.loads((artifact / "manifest.json").read_text())
-        height, width = next(e for e in manifest["inputs"] if e["name"] == "rgb")["shape"][:2]
-    except (OSError, ValueError, KeyError, StopIteration) as error:
-        raise DemoError(f"{artifact} is no artifact: {error}") from error
-    return f"{width}x{height}"
+        inputs = json.loads((artifact / "manifest.json").read_text())["inputs"]
+        shapes = {entry["name"]: entry["shape"] for entry in inputs}
+        return {
+            camera: f"{shapes[camera][1]}x{shapes[camera][0]}"
+            for camera in ("rgb", "depth", "thermal")
+        }
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise DemoError(
+            f"{artifact} is no artifact; expected a folder written by 'mmfusion export' ({error!r})"
+        ) from error
 
 
 def _use_private_domain() -> None:

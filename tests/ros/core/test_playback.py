@@ -47,8 +47,9 @@ def test_pictures_and_their_times(tmp_path):
 def test_big_endian_pixels_become_native(tmp_path, size):
     messages = cameras(1)
     swapped = [m if m[0] == TOPICS["rgb"] else big_endian(m) for m in messages]
-    expected = play(write_bag(tmp_path / "little", messages), size=size)
-    played = play(write_bag(tmp_path / "big", swapped), size=size)
+    sizes = dict.fromkeys(Modality, size) if size else None
+    expected = play(write_bag(tmp_path / "little", messages), sizes=sizes)
+    played = play(write_bag(tmp_path / "big", swapped), sizes=sizes)
     for picture, like in zip(played, expected, strict=True):
         assert picture.pixels.dtype.isnative
         np.testing.assert_array_equal(picture.pixels, like.pixels)

@@ -188,6 +188,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--size", type=_size, metavar="WIDTHxHEIGHT", help="resize all images to this"
     )
+    for camera in ("depth", "thermal"):
+        parser.add_argument(
+            f"--{camera}-size",
+            type=_size,
+            metavar="WIDTHxHEIGHT",
+            help=f"resize {camera} images to this instead",
+        )
     parser.add_argument(
         "--reliability",
         choices=("reliable", "best_effort"),
@@ -223,9 +230,14 @@ def main(args: list[str] | None = None) -> int:
     rclpy.init(args=arguments)
     pictures = None
     try:
+        sizes = {
+            Modality.RGB: options.size,
+            Modality.DEPTH: options.depth_size or options.size,
+            Modality.THERMAL: options.thermal_size or options.size,
+        }
         playback = open_playback(
             options.source,
-            size=options.size,
+            sizes={m: size for m, size in sizes.items() if size is not None},
             rate=options.rate,
             frames=options.frames,
             without=frozenset(map(Modality, options.without)),

@@ -120,6 +120,7 @@ class FusionNode(LifecycleNode):
         self._inputs: list[Input] = []
         self._tally = FrameTally()
         self._problem = ""
+        self._unusable: dict[Modality, str] = {}
         self._dropped_before = 0
         self._loading: Future[_Loaded] | None = None
         # From here on the node can be destroyed, as rclpy does when a value is refused.
@@ -297,7 +298,16 @@ class FusionNode(LifecycleNode):
         if worker is None or outputs is None or loaded is None:
             return  # being deactivated
         self._tally.note(results)
+        self._log_problems(results)
         outputs.publish(results, loaded.pipeline.pipeline.engine, worker.sets_dropped)
+
+    def _log_problems(self, results: Results) -> None:
+        """Say why a camera's images are of no use, once until they are again."""
+        for modality in Modality:
+            problem = results.problems.get(modality, "")
+            if problem and not self._unusable.get(modality):
+                self.get_logger().warning(problem)
+            self._unusable[modality] = problem
 
     # Timers and parameters.
 

@@ -68,7 +68,7 @@ class Playback(Protocol):
 def open_playback(
     source: Path,
     *,
-    size: Size | None = None,
+    sizes: Mapping[Modality, Size] | None = None,
     rate: float | None = None,
     frames: int | None = None,
     without: frozenset[Modality] = frozenset(),
@@ -77,7 +77,7 @@ def open_playback(
 
     Args:
         source: see `open_image_folder` and `open_bag`.
-        size: (height, width) to resize every picture to; None to leave them.
+        sizes: (height, width) to resize the pictures of a camera to; those not named stay.
         rate: RGB pictures per second; None for the recorded rate. Folders only.
         frames: play at most this many RGB pictures.
         without: cameras to leave out.
@@ -89,8 +89,8 @@ def open_playback(
         # Said rather than ignored: whoever gives a rate relies on it.
         if rate is not None:
             raise BagError(f"{source} is a bag and plays at its recorded rate; leave out --rate")
-        return _BagPlayback(open_bag(source, without=without), size, frames)
-    return _FolderPlayback(open_image_folder(source), size, rate, frames, without)
+        return _BagPlayback(open_bag(source, without=without), sizes or {}, frames)
+    return _FolderPlayback(open_image_folder(source), sizes or {}, rate, frames, without)
 
 
 def rounds(playback: Playback, *, loop: bool) -> Generator[Picture, None, None]:
@@ -126,13 +126,13 @@ class _FolderPlayback:
     def __init__(
         self,
         folder: ImageFolder,
-        size: Size | None,
+        sizes: Mapping[Modality, Size],
         rate: float | None,
         frames: int | None,
         without: frozenset[Modality],
     ) -> None:
         self._shots = folder.shots[:frames]
-        self._size = size
+        self._sizes = sizes
         self.period_ns = round(1e9 / rate) if rate else folder.period_ns
         self.modalities = tuple(m for m in folder.modalities if m not in without)
         self.cameras = folder.cameras
@@ -145,7 +145,7 @@ class _FolderPlayback:
             for modality in sorted(offsets, key=lambda m: offsets[m]):
                 if modality in self.modalities:
                     path = shot.paths[modality]
-                    pixels, encoding = read_shot_image(path, modality, self._size)
+                    pixels, encoding = read_shot_image(path, modality, self._sizes.get(modality))
                     due_ns = index * self.period_ns + offsets[modality]
                     yield Picture(due_ns, modality, pixels, encoding)
 
@@ -153,9 +153,9 @@ class _FolderPlayback:
 class _BagPlayback:
     """Frames as far apart as their stamps."""
 
-    def __init__(self, bag: Bag, size: Size | None, frames: int | None) -> None:
+    def __init__(self, bag: Bag, sizes: Mapping[Modality, Size], frames: int | None) -> None:
         self._bag = bag
-        self._size = size
+        self._sizes = sizes
         first = bag.first.get(Modality.RGB)
         if first is None:
             raise BagError(f"no RGB image of {bag.path} can be read")
@@ -176,7 +176,7 @@ class _BagPlayback:
                 if seen > self.total:
                     return
             pixels, encoding = _pixels(frame)
-            pixels = resized(pixels, frame.modality, self._size)
+            pixels = resized(pixels, frame.modality, self._sizes.get(frame.modality))
             yield Picture(frame.stamp_ns - self._start_ns, frame.modality, pixels, encoding)
         if report.error:
             raise ImageError(report.error)
