@@ -91,7 +91,7 @@ def test_the_pictures_can_be_seen(page):
     [
         "tiny on drive",
         "frame sets fused",
-        "ros2 run mmfusion_ros replay",
+        "python -m mmfusion_ros.replay",
         "Best: set",
         "Median: set",
         "Worst: set",

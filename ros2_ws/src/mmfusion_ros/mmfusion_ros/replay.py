@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        outcome = _run(options, shlex.join(["ros2", "run", "mmfusion_ros", "replay", *words]))
+        outcome = _run(options, shlex.join(["python", "-m", "mmfusion_ros.replay", *words]))
     except MmfusionError as error:
         print(f"replay: {error}", file=sys.stderr)
         return 1
