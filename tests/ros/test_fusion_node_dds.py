@@ -309,3 +309,17 @@ def test_an_incompatible_publisher_is_reported(artifact, rig, alone, tmp_path):
             lambda: "does not offer reliable images" in (tmp_path / "log").read_text(),
             "the warning in the log",
         )
+
+
+def test_images_without_a_stamp_get_the_time_they_arrive_at(warm):
+    before = set(warm.received["fused/image"])
+
+    def new() -> set[int]:
+        return set(warm.received["fused/image"]) - before
+
+    # One after the other, as the node would leave out the older of two that come at once; the
+    # second must not be taken for a repetition of the first.
+    for count in (1, 2):
+        warm.send(0, rgb=pictures(9 + count)["rgb"])
+        warm.until(lambda count=count: len(new()) == count, "the picture")
+    assert min(new()) > 0
