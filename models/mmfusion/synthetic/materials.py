@@ -146,7 +146,7 @@ class Bricks(Pattern):
         tinted = inside * (1.0 - self.tint * _scatter(stone, course))
         mean = (1.0 - self.joint / self.length) * (1.0 - self.joint / self.height)
         mean *= 1.0 - self.tint / 2.0
-        return mean + (tinted - mean) * surface.fade(self.height)
+        return np.asarray(mean + (tinted - mean) * surface.fade(self.height), np.float64)
 
 
 @dataclass(frozen=True)

@@ -276,4 +276,4 @@ class View:
 def _tile_order(height: int, width: int) -> Index:
     """Pixel numbers row by row within tiles, tile after tile."""
     v, u = np.divmod(np.arange(height * width), width)
-    return np.lexsort((u, v, u // TILE, v // TILE)).astype(np.int64)
+    return np.asarray(np.lexsort((u, v, u // TILE, v // TILE)), np.int64)
