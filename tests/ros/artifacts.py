@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,19 @@ QUALITY = {
     ("rgb", "thermal"): {"vif": 0.5},
     ("rgb",): {"vif": 0.25},
 }
+CLASSES = ("person", "car")
+NMS_IOU = 0.5
+# Candidates of every picture: the third stands for the same object as the first, the fourth
+# scores little, the last is padding.
+CANDIDATES = {
+    "boxes": np.array(
+        [[8, 4, 24, 28], [30, 10, 50, 40], [9, 5, 25, 29], [40, 2, 60, 20], [0, 0, 0, 0]],
+        np.float32,
+    ),
+    "scores": np.array([0.9, 0.8, 0.7, 0.3, 0.0], np.float32),
+    "classes": np.array([0, 1, 0, 0, 0], np.int32),
+    "box_depth": np.array([3.0, np.nan, 2.9, 4.0, np.nan], np.float32),
+}
 
 
 def write_artifact(
@@ -28,6 +42,10 @@ def write_artifact(
     depth: Size = (48, 64),
     thermal: Size = (48, 64),
     registered_thermal: bool = True,
+    saliency: bool = False,
+    detections: bool = False,
+    box_depth: bool = True,
+    candidates: Mapping[str, np.ndarray] = CANDIDATES,
     fails_from: int | None = None,
 ) -> Path:
     """Write an artifact whose fused picture is RGB plus the thermal image's low byte, at most 255.
@@ -39,6 +57,10 @@ def write_artifact(
         folder: created; its name becomes the artifact's.
         rgb, depth, thermal: (height, width).
         registered_thermal: also put out the thermal image's low byte.
+        saliency: also put out the thermal image's low byte as saliency.
+        detections: also put out candidates.
+        box_depth: with their depths.
+        candidates: boxes, scores, classes and box_depth, the same for every picture.
         fails_from: the graph fails once this many frames were run; None for never.
     """
     if thermal != rgb:
@@ -53,7 +75,13 @@ def write_artifact(
     outputs = {"fused": ("uint8", (*rgb, 3)), "thermal_range_next": ("float32", (2,))}
     if registered_thermal:
         outputs["registered_thermal"] = ("uint8", thermal)
-    encoded = _graph(inputs, outputs, fails_from).SerializeToString()
+    if saliency:
+        outputs["saliency"] = ("uint8", thermal)
+    for name, array in candidates.items() if detections else ():
+        if name != "box_depth" or box_depth:
+            outputs[name] = (array.dtype.name, array.shape)
+    made_up = {name: array for name, array in candidates.items() if name in outputs}
+    encoded = _graph(inputs, outputs, fails_from, made_up).SerializeToString()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "graph.onnx").write_bytes(encoded)
     manifest = _manifest(folder.name, encoded, inputs, outputs)
@@ -86,7 +114,9 @@ def write_rig(path: Path, size: Size = (48, 64), **offsets_ms: float) -> Path:
     return path
 
 
-def _graph(inputs: dict, outputs: dict, fails_from: int | None) -> onnx.ModelProto:
+def _graph(
+    inputs: dict, outputs: dict, fails_from: int | None, made_up: dict[str, np.ndarray]
+) -> onnx.ModelProto:
     nodes = [
         helper.make_node("Cast", ["rgb"], ["rgb_i"], to=TensorProto.INT32),
         helper.make_node("Gather", ["thermal", "zero"], ["low"], axis=2),  # (H, W, 1)
@@ -98,9 +128,14 @@ def _graph(inputs: dict, outputs: dict, fails_from: int | None) -> onnx.ModelPro
         helper.make_node("Min", ["sum", "full"], ["limited"]),
         helper.make_node("Cast", ["limited"], ["fused"], to=TensorProto.UINT8),
     ]
-    if "registered_thermal" in outputs:
-        nodes.append(helper.make_node("Squeeze", ["low", "last"], ["registered_thermal"]))
+    nodes += [
+        helper.make_node("Squeeze", ["low", "last"], [name])
+        for name in ("registered_thermal", "saliency")
+        if name in outputs
+    ]
+    nodes += [helper.make_node("Identity", [f"{name}_made_up"], [name]) for name in made_up]
     constants = {
+        **{f"{name}_made_up": array for name, array in made_up.items()},
         "zero": np.array([0], np.int64),
         "two": np.array([2], np.int64),
         "last": np.array([2], np.int64),
@@ -148,6 +183,7 @@ def _manifest(name: str, encoded: bytes, inputs: dict, outputs: dict) -> dict[st
             for name, (dtype, shape) in specs.items()
         ]
 
+    detects = "boxes" in outputs
     return {
         "schema_version": 1,
         "name": name,
@@ -157,7 +193,8 @@ def _manifest(name: str, encoded: bytes, inputs: dict, outputs: dict) -> dict[st
         "encodings": {"rgb": "rgb8", "depth": "16UC1", "thermal": "mono16"},
         "registration": "identity",
         "rig_packing": [],
-        "classes": [],
+        "classes": list(CLASSES) if detects else [],
+        **({"detection": {"nms_iou": NMS_IOU}} if detects else {}),
         "models": [
             {
                 "role": "fusion",

@@ -13,6 +13,7 @@ from rosbags.typesys import Stores, get_typestore
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 IMAGE = "sensor_msgs/msg/Image"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 TOPICS = {
     "rgb": "/camera/color/image_raw",
@@ -46,6 +47,27 @@ def image(pixels: np.ndarray, encoding: str, stamp_ns: int) -> Any:
 def jpeg(pixels: np.ndarray, stamp_ns: int) -> Any:
     file = cv2.imencode(".jpg", pixels[..., ::-1])[1]
     return STORE.types[COMPRESSED](header=header(stamp_ns), format="jpeg", data=file.reshape(-1))
+
+
+def camera_info(topic: str, focal: float, size: tuple[int, int] = (48, 64)) -> Message:
+    """A calibrated camera without distortion, recorded before everything else."""
+    height, width = size
+    region = STORE.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    k = np.array([focal, 0, width / 2, 0, focal, height / 2, 0, 0, 1])
+    info = STORE.types[CAMERA_INFO](
+        header=header(START),
+        height=height,
+        width=width,
+        distortion_model="plumb_bob",
+        d=np.zeros(5),
+        k=k,
+        r=np.eye(3).reshape(-1),
+        p=np.zeros(12),
+        binning_x=0,
+        binning_y=0,
+        roi=region,
+    )
+    return topic, CAMERA_INFO, START, info
 
 
 def pictures(number: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -99,3 +121,28 @@ def write_bag(
             data = message if isinstance(message, bytes) else STORE.serialize_cdr(message, msgtype)
             writer.write(connections[topic], log_time, data)
     return path
+
+
+def courtyard(folder: Path, frames: int, size: tuple[int, int] = (480, 640)) -> list[Message]:
+    """The first frames of the bundled recording, thermal brought to the size of colour.
+
+    Its counts lose their offset, so that the low byte of a warm pixel is large.
+    """
+    rows = (folder / "stamps.csv").read_text().splitlines()[1 : frames + 1]
+    messages: list[Message] = []
+    for row in rows:
+        stem, *stamps = row.split(",")
+        rgb, depth, thermal = (
+            cv2.imread(str(next((folder / name).glob(f"{stem}.*"))), cv2.IMREAD_UNCHANGED)
+            for name in ("rgb", "depth", "thermal")
+        )
+        celsius = np.clip(thermal.astype(int) // 20 - 1450, 0, 255).astype(np.uint16)
+        shown = {
+            "rgb": (np.ascontiguousarray(rgb[..., ::-1]), "rgb8"),
+            "depth": (depth, "16UC1"),
+            "thermal": (cv2.resize(celsius, size[::-1]), "mono16"),
+        }
+        for (name, (pixels, encoding)), stamp in zip(shown.items(), stamps, strict=True):
+            message = image(pixels, encoding, int(stamp))
+            messages.append((TOPICS[name], IMAGE, int(stamp) + 1_000_000, message))
+    return messages

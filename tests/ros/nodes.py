@@ -23,12 +23,33 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
+from vision_msgs.msg import Detection2DArray, Detection3DArray
+from visualization_msgs.msg import MarkerArray
 
 from mmfusion_ros.messages import image_message, set_stamp, stamp_ns
 
 PATIENCE_S = 60.0  # busy machines; reached only when something is broken
 ENCODINGS = {"rgb": "rgb8", "depth": "16UC1", "thermal": "mono16"}
 MS = 1_000_000
+SECOND = 1000 * MS
+SIZE = (48, 64)
+# Sets wait this long for their last message, so that a slow machine changes nothing.
+PATIENT = {"max_wait_ms": 1000.0, "threads": 1}
+
+
+def pictures(seed: int) -> dict[str, np.ndarray]:
+    """One picture of each camera, full of noise."""
+    rng = np.random.default_rng(seed)
+    return {
+        "rgb": rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8),
+        "depth": rng.integers(500, 5000, SIZE, dtype=np.uint16),
+        "thermal": rng.integers(0, 2**16, SIZE, dtype=np.uint16),
+    }
+
+
+def pixels(message: Image) -> np.ndarray:
+    """An 8-bit image as (H, W, C)."""
+    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, -1)
 
 
 class Peer:
@@ -65,12 +86,19 @@ class Peer:
 
     def listen(self, *names: str) -> None:
         """Subscribe to topics of the fusion node; messages are kept by stamp."""
-        kinds = {"status": FrameStatus, "fused/camera_info": CameraInfo}
+        kinds = {
+            "status": FrameStatus,
+            "fused/camera_info": CameraInfo,
+            "detections": Detection2DArray,
+            "detections_3d": Detection3DArray,
+            "markers": MarkerArray,
+        }
         for name in names:
             kept = self.received.setdefault(name, {})
 
             def keep(message: Any, kept: dict[int, Any] = kept) -> None:
-                kept[stamp_ns(message.header)] = message
+                first = message.markers[0] if isinstance(message, MarkerArray) else message
+                kept[stamp_ns(first.header)] = message
 
             topic = f"fusion_node/{name}"
             self.node.create_subscription(kinds.get(name, Image), topic, keep, 50)

@@ -16,33 +16,16 @@ pytest.importorskip("onnx", reason="onnx is not installed")
 
 from artifacts import write_artifact, write_rig
 from diagnostic_msgs.msg import DiagnosticStatus
-from nodes import MS, Peer, node_process
+from nodes import MS, PATIENT, SECOND, SIZE, Peer, node_process, pictures, pixels
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from mmfusion_ros.messages import image_message, set_stamp
 
-SECOND = 1000 * MS
-SIZE = (48, 64)
-# Sets wait this long for their last message, so that a slow machine changes nothing.
-PATIENT = {"max_wait_ms": 1000.0, "threads": 1}
 # Each test plays a recording of its own, later than all before.
 START = itertools.count(1000 * SECOND, 1000 * SECOND)
 ALONE = "/alone"
 OUTPUTS = ("fused/image", "fused/camera_info", "registered_thermal/image", "status")
-
-
-def pictures(seed: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return {
-        "rgb": rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8),
-        "depth": rng.integers(500, 5000, SIZE, dtype=np.uint16),
-        "thermal": rng.integers(0, 2**16, SIZE, dtype=np.uint16),
-    }
-
-
-def pixels(message) -> np.ndarray:
-    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, -1)
 
 
 def fused_of(sent: dict[str, np.ndarray], *, thermal: bool = True) -> np.ndarray:

@@ -230,6 +230,10 @@ def set_parameter(peer, name, value):
 def test_parameters_at_run_time(peer, files):
     with running(**files, autostart=True) as node:
         peer.until(lambda: peer.state() == "active", "autostart")
+        assert node._loaded.pipeline.min_score == 0.5
+        assert set_parameter(peer, "min_score", 0.25).successful
+        assert node._loaded.pipeline.min_score == 0.25
+        assert not set_parameter(peer, "min_score", 1.5).successful
         assert set_parameter(peer, "window_ms", 40.0).successful
         assert node._worker._synchronizer._config.thermal.window_ns == 40 * MS
         refused = set_parameter(peer, "max_wait_ms", 5000.0)
@@ -242,19 +246,21 @@ def test_parameters_at_run_time(peer, files):
         assert peer.state() == "active"
 
 
-def test_nothing_is_built_when_nobody_listens(peer, files, monkeypatch):
+def test_nothing_is_built_when_nobody_listens(peer, files, monkeypatch, tmp_path):
+    artifact = write_artifact(tmp_path / "all", saliency=True, detections=True)
     built = []
 
     def note(name):
         original = getattr(outputs, name)
         return lambda *args, **options: built.append(name) or original(*args, **options)
 
-    names = ("image_message", "camera_info_message", "status_message")
+    drawing = {"draw_overlay", "detections_2d_message", "detections_3d_message", "place"}
+    names = {"image_message", "camera_info_message", "status_message", "markers_message", *drawing}
     for name in names:
         monkeypatch.setattr(outputs, name, note(name))
     peer.advertise()
     rgb = {"rgb": np.zeros((48, 64, 3), np.uint8)}
-    with running(**files, autostart=True) as node:
+    with running(**{**files, "artifact": artifact}, autostart=True) as node:
         peer.matched()
         stamp = 10**9
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from mmfusion_ros.parameters import TABLE
+from mmfusion_ros.topics import FUSED_IMAGE, MARKERS, OVERLAY_IMAGE, SALIENCY_MASK
 
 PACKAGE = "ros2_ws/src/mmfusion_ros"
 
@@ -77,7 +78,9 @@ def test_rviz_shows_topics_that_are_published(repo_root):
     displays = content["Visualization Manager"]["Displays"]
     inputs = {row.default for row in TABLE if row.name in {"rgb_topic", "thermal_topic"}}
     topics = {display["Topic"]["Value"] for display in displays}
-    assert topics == {f"/{name}" for name in inputs} | {"/fusion_node/fused/image"}
+    outputs = (FUSED_IMAGE, SALIENCY_MASK, OVERLAY_IMAGE, MARKERS)
+    shown = {topic.name.replace("~", "/fusion_node") for topic in outputs}
+    assert topics == {f"/{name}" for name in inputs} | shown
     # A best-effort viewer is served by every publisher and slows none down.
     assert {display["Topic"]["Reliability Policy"] for display in displays} == {"Best Effort"}
 

@@ -40,7 +40,8 @@ def test_a_wrong_value_is_named_with_what_was_expected(wrong, message):
 def test_every_allowed_timing_makes_a_synchroniser(repo_root):
     rig = load_rig(repo_root / "calibration" / "demo.yaml")
     ranges = [row for row in TABLE if not row.read_only]
-    assert {row.name for row in ranges} == {"window_ms", "max_wait_ms", "frozen_after_ms"}
+    timings = {"window_ms", "max_wait_ms", "frozen_after_ms"}
+    assert {row.name for row in ranges} == {*timings, "min_score"}
     for end in (0, 1):
         settings = Settings(**{row.name: row.range[end] for row in ranges})
         assert settings.synchronizer_config(rig).max_wait_ns == settings.max_wait_ms * 1e6

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from artifacts import write_artifact, write_rig
 from bags import START, TOPICS, cameras, pictures, write_bag
+from replays import metrics_of, run
 from rosbags.highlevel import AnyReader
 
 pytest.importorskip("mmfusion.metrics", reason="the networks' package is not installed")
 
-from mmfusion_ros import replay, replay_session
+from mmfusion_ros import replay_session
 from mmfusion_ros.core import bag_writer
 
 SIZE = (48, 64)
@@ -35,15 +36,6 @@ def artifact(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory) -> Path:
     return write_bag(tmp_path_factory.mktemp("bags") / "drive", cameras(6, no_thermal={2, 3}))
-
-
-def run(bag: Path, artifact: Path, out: Path, *options: str) -> int:
-    words = [str(bag), "--artifact", str(artifact), "--out", str(out), "--threads", "1", *options]
-    return replay.main(words)
-
-
-def metrics_of(out: Path) -> dict:
-    return json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
 
 
 def fails(capsys, *arguments) -> str:

@@ -41,6 +41,13 @@ def test_the_source_tree_is_the_last_resort(monkeypatch, tmp_path, repo_root):
     assert found == repo_root / "ros2_ws" / "src" / "mmfusion_ros" / PROFILE
 
 
+def test_messages_a_distribution_brings_are_found_in_the_underlay(monkeypatch, tmp_path, repo_root):
+    monkeypatch.setattr(share, "_indexed_folder", lambda _: None)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    found = share.share_file("msg/Detection2D.msg", "vision_msgs")
+    assert found == repo_root / "ros2_ws/underlay/vision_msgs/msg/Detection2D.msg"
+
+
 def test_the_prefix_comes_before_the_source_tree(monkeypatch, tmp_path):
     monkeypatch.setattr(share, "_indexed_folder", lambda _: None)
     monkeypatch.setattr(sys, "prefix", str(tmp_path))

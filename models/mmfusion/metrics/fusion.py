@@ -264,7 +264,8 @@ def _edge_quality(
     turn += 1.0
 
     quality *= turn
-    return np.divide(0.9994 * 0.9879, quality, out=quality)
+    preserved: FloatImage = np.divide(0.9994 * 0.9879, quality, out=quality)
+    return preserved
 
 
 def _differences(image: FloatImage, axis: int) -> FloatImage:

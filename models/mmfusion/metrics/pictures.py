@@ -45,7 +45,8 @@ def value(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if rgb.ndim == 2:
         return rgb
     # Two pairwise maxima run several times faster than a reduction over a short last axis.
-    return np.maximum(np.maximum(rgb[..., 0], rgb[..., 1]), rgb[..., 2])
+    largest: NDArray[np.uint8] = np.maximum(np.maximum(rgb[..., 0], rgb[..., 1]), rgb[..., 2])
+    return largest
 
 
 def grey(image: NDArray[Any], name: str) -> FloatImage:

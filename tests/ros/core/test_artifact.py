@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from artifacts import QUALITY, write_artifact
+from artifacts import CLASSES, NMS_IOU, QUALITY, write_artifact
 
 from mmfusion_ros.core.artifact import open_artifact
 from mmfusion_ros.core.errors import ArtifactError
@@ -196,7 +196,7 @@ def test_depth_in_metres_and_thermal_in_bytes(folder):
 
 
 def test_outputs_nobody_uses_and_absent_cameras_do_no_harm(folder):
-    entry = {"name": "scores", "dtype": "float32", "shape": [9], "meaning": "of boxes"}
+    entry = {"name": "heat", "dtype": "float32", "shape": [9], "meaning": "of places"}
 
     def change(manifest):
         manifest["outputs"].append(entry)
@@ -204,8 +204,121 @@ def test_outputs_nobody_uses_and_absent_cameras_do_no_harm(folder):
         without(manifest["outputs"], "registered_thermal")
 
     artifact = open_artifact(edit(folder, change))
-    assert "scores" in artifact.outputs
+    assert "heat" in artifact.outputs
     assert "depth" not in artifact.inputs
+
+
+@pytest.fixture
+def finder(tmp_path) -> Path:
+    return write_artifact(tmp_path / "finder", saliency=True, detections=True)
+
+
+def of(tensors: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    (found,) = [entry for entry in tensors if entry["name"] == name]
+    return found
+
+
+def test_an_artifact_that_finds_things(finder, folder):
+    artifact = open_artifact(finder)
+    assert artifact.classes == CLASSES
+    assert artifact.nms_iou == NMS_IOU
+    assert {"saliency", "boxes", "scores", "classes", "box_depth"} <= artifact.outputs.keys()
+    assert open_artifact(folder).nms_iou is None
+    bare = edit(finder, lambda manifest: without(manifest["outputs"], "box_depth"))
+    assert "box_depth" not in open_artifact(bare).outputs
+
+
+@pytest.mark.parametrize("missing", ["boxes", "scores", "classes"])
+@pytest.mark.parametrize("depth", [True, False])
+def test_what_makes_a_candidate_comes_together(finder, missing, depth):
+    def change(manifest):
+        without(manifest["outputs"], missing)
+        if missing == "boxes":
+            manifest.pop("detection")
+        if not depth:
+            without(manifest["outputs"], "box_depth")
+
+    assert f"$.outputs: no {missing!r}" in refusal(edit(finder, change))
+
+
+def test_depths_of_no_boxes(finder):
+    def change(manifest):
+        manifest.pop("detection")
+        for name in ("boxes", "scores", "classes"):
+            without(manifest["outputs"], name)
+
+    assert "$.outputs: no 'boxes'" in refusal(edit(finder, change))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "expected"),
+    [
+        ("saliency", {"shape": [48, 63]}, "expected uint8 [48, 64]"),
+        ("saliency", {"dtype": "float32"}, "saliency: float32"),
+        ("boxes", {"shape": [5, 5]}, "expected float32 [any, 4]"),
+        ("boxes", {"shape": []}, "boxes: float32 [] is not"),
+        ("boxes", {"shape": [6, 4]}, "scores: float32 [5] is not what it means; expected"),
+        ("scores", {"shape": [5, 1]}, "expected float32 [5]"),
+        ("classes", {"dtype": "float32"}, "expected int32 [5]"),
+        ("box_depth", {"shape": [4]}, "box_depth: float32 [4]"),
+    ],
+)
+def test_outputs_of_the_wrong_kind(finder, name, wrong, expected):
+    edit(finder, lambda manifest: of(manifest["outputs"], name).update(wrong))
+    message = refusal(finder)
+    assert "$.outputs, " in message
+    assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda m: m.pop("detection"), "$: 'detection' is a required property"),
+        (lambda m: m["detection"].pop("nms_iou"), "$.detection: 'nms_iou' is a required"),
+        (lambda m: m["detection"].update(nms_iou=0), "$.detection.nms_iou: 0 is less"),
+        (lambda m: m["detection"].update(nms_iou=1.5), "$.detection.nms_iou: 1.5 is greater"),
+        (lambda m: m["detection"].update(limit=9), "$.detection: Additional properties"),
+        (lambda m: m.update(classes=[]), "$.classes: [] "),
+        (lambda m: m.update(classes=["a", "a"]), "$.classes: ['a', 'a'] has non-unique"),
+        (lambda m: m.update(classes=["a", ""]), "$.classes[1]: '' "),
+        (lambda m: m.update(depth_range_m=[1]), "$.depth_range_m: [1] is too short"),
+        (lambda m: m.update(depth_range_m=[0, 1]), "$.depth_range_m[0]: 0 is less"),
+        (lambda m: m.update(depth_range_m=[9, 1]), "$.depth_range_m: 9 to 1 metres is no range"),
+    ],
+)
+def test_what_the_manifest_says_of_detections_and_depths(finder, change, named):
+    assert f"{finder}/manifest.json, {named}" in refusal(edit(finder, change))
+
+
+def test_nothing_is_said_of_detections_where_there_are_none(folder):
+    edit(folder, lambda manifest: manifest.update(detection={"nms_iou": 0.5}))
+    assert "$.detection: {'nms_iou': 0.5} should not be valid" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "fault"),
+    [
+        ({"psnr_db": 40}, None),
+        ({"mean_absolute_error": 0}, None),
+        ({"matched_share": 0.95}, None),
+        ({}, "should be non-empty"),
+        ({"psnr_db": 40, "matched_share": 0.9}, "has too many properties"),
+        ({"ssim": 0.9}, "Additional properties"),
+        ({"matched_share": 1.1}, "1.1 is greater"),
+        ({"mean_absolute_error": 256}, "256 is greater"),
+    ],
+)
+def test_tolerances_have_one_measure_each(folder, tolerance, fault):
+    edit(folder, lambda manifest: manifest.update(tolerances={"fused": tolerance}))
+    if fault is None:
+        assert open_artifact(folder).manifest["tolerances"] == {"fused": tolerance}
+    else:
+        assert fault in refusal(folder)
+
+
+def test_a_range_of_depths_may_be_told(folder):
+    edit(folder, lambda manifest: manifest.update(depth_range_m=[0.5, 10]))
+    assert open_artifact(folder).manifest["depth_range_m"] == [0.5, 10]
 
 
 def test_whole_numbers_may_be_written_as_floats(folder):

@@ -6,11 +6,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bags import IMAGE, PERIOD, START, TOPICS, cameras, image, pictures, write_bag
+from bags import (
+    IMAGE,
+    PERIOD,
+    START,
+    TOPICS,
+    camera_info,
+    cameras,
+    image,
+    pictures,
+    write_bag,
+)
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.typesys import Stores, get_typestore
 
-from mmfusion_ros.core.bag_reader import ReadingReport, open_bag, read_frames
+from mmfusion_ros.core.bag_reader import (
+    ReadingReport,
+    open_bag,
+    read_frames,
+    rgb_camera_info,
+    rgb_stamps,
+)
 from mmfusion_ros.core.bag_topics import modality_of
 from mmfusion_ros.core.errors import BagError
 from mmfusion_ros.core.frames import Frame, Modality
@@ -228,3 +244,32 @@ class TestRecorded:
         topics = {Modality.RGB: "/test/sensor_msgs/image"}
         frames, _ = read(path, topics=topics, without=frozenset({Modality.DEPTH, Modality.THERMAL}))
         assert len(frames) == 2
+
+
+def test_stamps_of_all_rgb_messages(tmp_path):
+    messages = cameras(4)
+    messages[3] = (*messages[3][:3], b"\x00\x01")  # the second RGB message is none
+    bag = open_bag(write_bag(tmp_path / "bag", messages))
+    assert rgb_stamps(bag) == [START, None, START + 2 * PERIOD, START + 3 * PERIOD]
+
+
+def test_stamps_that_were_not_given_are_log_times(tmp_path):
+    bag = open_bag(write_bag(tmp_path / "bag", cameras(2, stamps=False)))
+    assert rgb_stamps(bag) == [START + 1_000_000, START + PERIOD + 1_000_000]
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_the_camera_info_beside_the_images(tmp_path, compressed):
+    messages = cameras(2, compressed=compressed)
+    assert rgb_camera_info(open_bag(write_bag(tmp_path / "without", messages))) is None
+    infos = [
+        camera_info("/camera/depth/camera_info", 9.0),
+        camera_info("/camera/color/camera_info", 5.0),
+    ]
+    bag = open_bag(write_bag(tmp_path / "bag", infos + messages))
+    assert rgb_camera_info(bag).k[0] == 5.0
+
+
+def test_a_damaged_camera_info_is_none(tmp_path):
+    damaged = (*camera_info("/camera/color/camera_info", 5.0)[:3], b"\x00\x01")
+    assert rgb_camera_info(open_bag(write_bag(tmp_path / "bag", [damaged, *cameras(2)]))) is None

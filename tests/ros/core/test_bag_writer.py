@@ -15,8 +15,11 @@ from rosbags.highlevel import AnyReader
 
 from mmfusion_ros import topics
 from mmfusion_ros.core.bag_reader import ReadingReport, open_bag, read_frames
-from mmfusion_ros.core.bag_writer import STATUS, ResultWriter
+from mmfusion_ros.core.bag_writer import STATUS, ResultWriter, types_written
+from mmfusion_ros.core.detections import Detections
+from mmfusion_ros.core.detections_3d import Intrinsics
 from mmfusion_ros.core.frames import Absence, Companion, FrameSet, Modality
+from mmfusion_ros.core.overlay import draw_overlay
 from mmfusion_ros.core.results import Results
 from mmfusion_ros.message_definitions import typestore_for
 from mmfusion_ros.replay_session import RESULT_TOPICS
@@ -26,6 +29,8 @@ QUALITY = {frozenset({Modality.RGB}): {"vif": 0.25}}
 ARTIFACT = SimpleNamespace(
     name="tiny",
     inputs=dict.fromkeys(["rgb", "depth", "thermal"]),
+    outputs=dict.fromkeys(["fused", "registered_thermal"]),
+    classes=(),
     expected_quality=lambda present: QUALITY.get(present, {}),
 )
 ENGINE = SimpleNamespace(backend="onnxruntime", precision="fp32")
@@ -163,8 +168,9 @@ def test_a_full_disk_keeps_what_was_written(tmp_path, monkeypatch, name):
 
 
 def test_the_names_are_those_of_the_node():
-    for topic in (topics.FUSED_IMAGE, topics.REGISTERED_THERMAL, topics.STATUS):
-        assert topic.name.replace("~", "") in vars(RESULT_TOPICS).values()
+    live_only = {topics.FUSED_INFO, topics.MARKERS}
+    names = {topic.name.replace("~", "") for topic in topics.PER_FRAME if topic not in live_only}
+    assert set(vars(RESULT_TOPICS).values()) == names | {"/rgb/image"}
 
 
 def test_the_definition_is_the_installed_one(tmp_path, repo_root):
@@ -188,3 +194,90 @@ def test_ros_reads_the_status(tmp_path):
     status = rclpy.deserialize_message(bytes(data), messages.FrameStatus)
     assert status.artifact == "tiny"
     assert [entry.name for entry in status.modalities] == ["rgb", "depth", "thermal"]
+
+
+DETECTING = SimpleNamespace(
+    **{
+        **vars(ARTIFACT),
+        "outputs": dict.fromkeys(["fused", "saliency", "boxes", "scores", "classes", "box_depth"]),
+        "classes": ("person", "car"),
+    }
+)
+PINHOLE = Intrinsics((64.0, 0.0, 31.5, 0.0, 64.0, 23.5, 0.0, 0.0, 1.0), ())
+
+
+def found(tmp_path: Path) -> Results:
+    detections = Detections(
+        boxes=np.array([[8, 4, 24, 28], [30, 10, 50, 40]], np.float32),
+        scores=np.array([0.75, 0.5], np.float32),
+        classes=np.array([1, 0], np.int32),
+        depths=np.array([2.0, np.nan], np.float32),
+    )
+    saliency = np.arange(48 * 64, dtype=np.uint8).reshape(SIZE)
+    return dataclasses.replace(
+        results(tmp_path), registered_thermal=None, saliency=saliency, detections=detections
+    )
+
+
+def write_found(folder: Path, tmp_path: Path, intrinsics: Intrinsics | None = PINHOLE) -> Path:
+    store = typestore_for(*types_written(DETECTING))
+    with ResultWriter(
+        folder, store, DETECTING, ENGINE, RESULT_TOPICS, intrinsics=intrinsics
+    ) as writer:
+        writer.write(found(tmp_path), START)
+    return folder
+
+
+def test_what_was_found(tmp_path):
+    step = found(tmp_path)
+    folder = write_found(tmp_path / "result", tmp_path)
+    messages = {topic: message for topic, _, message in read(folder)}
+    assert set(messages) == {
+        *("/fused/image", "/rgb/image", "/status", "/saliency/mask", "/overlay/image"),
+        *("/detections", "/detections_3d"),
+    }
+    mask, overlay = messages["/saliency/mask"], messages["/overlay/image"]
+    assert (mask.encoding, mask.step) == ("mono8", 64)
+    np.testing.assert_array_equal(mask.data.reshape(SIZE), step.saliency)
+    expected = draw_overlay(step.fused, step.saliency, step.detections, DETECTING.classes)
+    np.testing.assert_array_equal(overlay.data.reshape(expected.shape), expected)
+    first, second = messages["/detections"].detections
+    assert (first.bbox.center.position.x, first.bbox.center.position.y) == (16, 16)
+    assert (first.bbox.size_x, first.bbox.size_y, first.id) == (16, 24, "")
+    (hypothesis,) = (entry.hypothesis for entry in first.results)
+    assert (hypothesis.class_id, hypothesis.score) == ("car", 0.75)
+    assert second.results[0].hypothesis.class_id == "person"
+    (placed,) = messages["/detections_3d"].detections
+    centre, size = placed.bbox.center.position, placed.bbox.size
+    assert (centre.x, centre.y, centre.z) == (-0.5, -0.25, 2.0)
+    assert (size.x, size.y, size.z) == (0.5, 0.75, 0.0)
+    assert placed.results[0].hypothesis.class_id == "car"
+    assert placed.results[0].pose.pose.position == centre
+    for message in (*messages.values(), first, placed):
+        assert message.header == messages["/fused/image"].header
+
+
+def test_without_intrinsics_nothing_is_placed(tmp_path):
+    folder = write_found(tmp_path / "result", tmp_path, intrinsics=None)
+    topics_written = {topic for topic, *_ in read(folder)}
+    assert "/detections" in topics_written
+    assert "/detections_3d" not in topics_written
+
+
+def test_what_was_found_gives_the_same_bytes_again(tmp_path):
+    first, second = (write_found(tmp_path / n / "result", tmp_path) for n in ("one", "two"))
+    assert (first / "result.mcap").read_bytes() == (second / "result.mcap").read_bytes()
+
+
+def test_ros_reads_the_detections(tmp_path):
+    rclpy = pytest.importorskip("rclpy.serialization", reason="ROS 2 is not installed")
+    messages = pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not built")
+    folder = write_found(tmp_path / "result", tmp_path)
+    with AnyReader([folder]) as reader:
+        for topic, kind in (
+            ("/detections", messages.Detection2DArray),
+            ("/detections_3d", messages.Detection3DArray),
+        ):
+            ((_, _, data),) = reader.messages(reader.topics[topic].connections)
+            message = rclpy.deserialize_message(bytes(data), kind)
+            assert message.detections[0].results[0].hypothesis.class_id == "car"

@@ -131,9 +131,9 @@ def test_a_graph_that_vanished_is_refused(artifact):
 
 
 def test_an_output_that_the_graph_lacks_is_refused(folder):
-    entry = {"name": "scores", "dtype": "float32", "shape": [9], "meaning": "of boxes"}
+    entry = {"name": "heat", "dtype": "float32", "shape": [9], "meaning": "of places"}
     artifact = edited(folder, lambda manifest: manifest["outputs"].append(entry))
-    with pytest.raises(EngineError, match=r"cannot load .*scores"):
+    with pytest.raises(EngineError, match=r"cannot load .*heat"):
         open_engine(artifact)
 
 

@@ -20,8 +20,10 @@ class Pipeline:
     def __init__(self, fails: bool):
         self.engine = Engine()
         self.fails = fails
+        self.min_score = self.ran_with = 0.0
 
     def run(self, frames):
+        self.ran_with = self.min_score
         if self.fails:
             raise EngineError("out of steam")
         return frames
@@ -51,6 +53,18 @@ def test_gives_what_the_pipeline_gives():
     bench = Bench("good")
     assert bench.guarded.run("frames") == "frames"
     assert bench.guarded.state is EngineState.RUNNING
+
+
+def test_the_least_score_outlives_the_pipeline():
+    bench = Bench("bad", "good")
+    bench.guarded.min_score = 0.75
+    bench.guarded.run("a")
+    bench.now += BACK_OFF[0]
+    bench.guarded.run("b")
+    bench.guarded.min_score = 0.25
+    assert [pipeline.ran_with for pipeline in bench.opened] == [0.75, 0.75]
+    bench.guarded.run("c")
+    assert bench.opened[1].ran_with == 0.25
 
 
 def test_what_the_first_opening_raises_comes_out():

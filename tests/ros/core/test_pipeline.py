@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from artifacts import write_artifact, write_rig
+from artifacts import CANDIDATES, write_artifact, write_rig
 
 from mmfusion_ros.core.artifact import Artifact, TensorSpec, open_artifact
 from mmfusion_ros.core.engines import open_engine
@@ -293,3 +293,67 @@ def test_no_registered_thermal_where_the_graph_gives_none(tmp_path, rig):
         results = Pipeline(artifact, engine, rig).run(frame_set(thermal=frame(THERMAL)))
     assert results.registered_thermal is None
     assert set(results.images) == {"fused"}
+
+
+@pytest.fixture(scope="module")
+def finder(tmp_path_factory) -> Artifact:
+    folder = tmp_path_factory.mktemp("finder") / "finder"
+    return open_artifact(write_artifact(folder, saliency=True, detections=True))
+
+
+def test_saliency_and_detections(finder, rig):
+    with open_engine(finder, threads=1) as engine:
+        pipeline = Pipeline(finder, engine, rig, min_score=0.5)
+        results = pipeline.run(frame_set(thermal=frame(THERMAL)))
+        np.testing.assert_array_equal(results.saliency, np.full((HEIGHT, WIDTH), 9))
+        # The third of the candidates is the first one once more, the fourth scores too little.
+        np.testing.assert_array_equal(results.detections.boxes, CANDIDATES["boxes"][:2])
+        assert results.detections.classes.tolist() == [0, 1]
+        np.testing.assert_array_equal(results.detections.depths, [3, np.nan])
+        assert list(results.stages) == ["prepare", "engine", "detections"]
+        assert results.stages["detections"] > 0
+        pipeline.min_score = 0.85
+        assert len(pipeline.run(frame_set()).detections) == 1
+        assert len(results.detections) == 2  # its arrays are its own
+        pipeline.min_score = 0.0
+        assert len(pipeline.run(frame_set()).detections) == 3  # padding is no box
+
+
+def test_the_overlap_is_that_of_the_manifest(finder, rig):
+    lenient = dataclasses.replace(finder, nms_iou=0.95)
+    with open_engine(lenient, threads=1) as engine:
+        assert len(Pipeline(lenient, engine, rig, 0.5).run(frame_set()).detections) == 3
+
+
+def test_nothing_is_said_of_what_the_graph_does_not_look_for(pipeline):
+    results = pipeline.run(frame_set())
+    assert results.saliency is None
+    assert results.detections is None
+    assert "detections" not in results.stages
+
+
+def test_boxes_without_depths(tmp_path, rig):
+    artifact = open_artifact(write_artifact(tmp_path / "a", detections=True, box_depth=False))
+    with open_engine(artifact, threads=1) as engine:
+        found = Pipeline(artifact, engine, rig, 0.5).run(frame_set()).detections
+    assert len(found) == 2
+    assert np.isnan(found.depths).all()
+
+
+def test_an_engine_that_computes_nothing_finds_nothing(finder, rig):
+    with open_engine(finder, "pass_through") as engine:
+        results = Pipeline(finder, engine, rig).run(frame_set())
+    assert len(results.detections) == 0
+    assert not results.saliency.any()
+
+
+@pytest.mark.parametrize("kind", [-1, 2])
+def test_a_class_without_a_name_is_a_fault_of_the_graph(tmp_path, rig, kind):
+    wrong = {**CANDIDATES, "classes": np.array([0, kind, 0, 0, 0], np.int32)}
+    artifact = open_artifact(write_artifact(tmp_path / "a", detections=True, candidates=wrong))
+    with open_engine(artifact, threads=1) as engine:
+        pipeline = Pipeline(artifact, engine, rig, min_score=0.5)
+        with pytest.raises(EngineError, match=f"class {kind}, but its manifest names 2 classes"):
+            pipeline.run(frame_set())
+        pipeline.min_score = 0.85  # what is left out does no harm
+        assert len(pipeline.run(frame_set()).detections) == 1

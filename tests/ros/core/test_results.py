@@ -36,6 +36,7 @@ def test_images_are_those_that_are_there():
     both = results(registered_thermal=THERMAL).images
     assert list(both) == ["fused", "registered_thermal"]
     assert both["registered_thermal"] is THERMAL
+    assert list(results(saliency=THERMAL).images) == ["fused", "saliency"]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,8 @@ def test_images_are_those_that_are_there():
         ("fused", THERMAL, "fused is uint8 with 2 dimensions"),
         ("registered_thermal", FUSED, "registered_thermal is uint8 with 3 dimensions, .* with 2"),
         ("registered_thermal", THERMAL.astype(bool), "registered_thermal is bool"),
+        ("saliency", FUSED, "saliency is uint8 with 3 dimensions, expected uint8 with 2"),
+        ("saliency", THERMAL.astype(np.float32), "saliency is float32"),
     ],
 )
 def test_outputs_that_are_no_pictures_are_refused(name, array, message):

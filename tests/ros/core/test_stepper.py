@@ -21,7 +21,16 @@ class Pipeline:
 
     def run(self, frames: FrameSet) -> Results:
         self.fused += 1
-        return Results(frames, self.fused, None, (0.0, 1.0), frozenset(), {}, {})
+        pictures = {"registered_thermal": self.fused[..., 0], "saliency": self.fused[..., 0]}
+        return Results(
+            frames,
+            self.fused,
+            thermal_range=(0.0, 1.0),
+            present=frozenset(),
+            stages={},
+            problems={},
+            **pictures,
+        )
 
     def reset(self) -> None:
         self.resets += 1
@@ -39,7 +48,8 @@ def seconds(steps: list[Step]) -> list[tuple[float, float]]:
 
 def test_results_outlive_the_next_step():
     steps = list(Stepper(Pipeline(), SynchronizerConfig()).run(recorded((1, 1), (2, 2), (3, 3))))
-    assert [step.results.fused.max() for step in steps] == [1, 2, 3]
+    for name in ("fused", "registered_thermal", "saliency"):
+        assert [step.results.images[name].max() for step in steps] == [1, 2, 3]
     assert [step.number for step in steps] == [0, 1, 2]
 
 

@@ -22,8 +22,6 @@ METHODS = ("fused", "average", "maximum")
 ALONE = ("EN", "SD", "SF", "AG")  # need nothing but the picture itself
 RANKED_BY = "Q_ABF"
 
-_PANEL_WIDTH = 440  # of one of the three pictures
-
 Picture = NDArray[np.uint8]
 
 
@@ -36,7 +34,7 @@ class Measured:
         stamp_ns: of the RGB frame.
         modalities: which took part, like "rgb+thermal".
         values: metric to value, by method.
-        panel: RGB, thermal and fused side by side, a PNG file; None if not wanted.
+        panel: the pictures of the set side by side, a PNG file; None if not wanted.
     """
 
     number: int
@@ -67,20 +65,18 @@ def library() -> Any:
     return metrics
 
 
-def measure(step: Step, channel: str, *, with_panel: bool) -> Measured:
+def measure(step: Step, channel: str, panel: bytes | None) -> Measured:
     """Measure one step.
 
     Args:
         step: of the replay.
         channel: of the RGB and the fused picture to measure, one of CHANNELS.
-        with_panel: whether a picture for the report is wanted.
+        panel: to keep with the figures, for the report.
     """
     results = step.results
     metrics = library()
     grey = getattr(metrics, channel)
-    rgb = None
-    if Modality.RGB in results.present:
-        rgb = np.asarray(to_encoding(results.frames.rgb.image, "rgb8"), np.uint8)
+    rgb = rgb_picture(results)
     thermal = thermal_picture(results)
     fused = grey(results.fused)
     if rgb is None or thermal is None:
@@ -102,8 +98,15 @@ def measure(step: Step, channel: str, *, with_panel: bool) -> Measured:
         stamp_ns=results.frames.stamp_ns,
         modalities=label(results.present),
         values=values,
-        panel=_panel(rgb, thermal, results.fused) if with_panel else None,
+        panel=panel,
     )
+
+
+def rgb_picture(results: Results) -> Picture | None:
+    """The RGB picture as uint8 (H, W, 3); None if it took no part."""
+    if Modality.RGB not in results.present:
+        return None
+    return np.asarray(to_encoding(results.frames.rgb.image, "rgb8"), np.uint8)
 
 
 def thermal_picture(results: Results) -> Picture | None:
@@ -156,17 +159,3 @@ def _measurable(metrics: Any, shape: tuple[int, ...]) -> tuple[str, ...]:
     """The metrics that pictures of a size allow."""
     needed = {"VIF": metrics.windows.VIF_MIN_SIDE, "SSIM": metrics.windows.SSIM_WINDOW}
     return tuple(name for name in metrics.FUSION_METRICS if min(shape) >= needed.get(name, 2))
-
-
-def _panel(rgb: Picture | None, thermal: Picture | None, fused: Picture) -> bytes:
-    height, width = fused.shape[:2]
-    blank = np.full_like(fused, 128)
-    hot = blank if thermal is None else cv2.cvtColor(thermal, cv2.COLOR_GRAY2RGB)
-    row = [blank if rgb is None else rgb, hot, fused]
-    if width > _PANEL_WIDTH:
-        size = (_PANEL_WIDTH, round(height * _PANEL_WIDTH / width))
-        row = [cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in row]
-    strip = np.concatenate(row, axis=1)
-    # Fast rather than small: it is kept for the length of the run only.
-    _, file = cv2.imencode(".png", strip[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    return bytes(file)

@@ -1,4 +1,4 @@
-"""The managed node: cameras in, fused picture out."""
+"""The managed node: cameras in, what the graph makes of them out."""
 
 from __future__ import annotations
 
@@ -173,6 +173,7 @@ class FusionNode(LifecycleNode):
         loaded.pipeline.reset()
         self._tally = FrameTally()
         self._dropped_before = 0
+        loaded.pipeline.min_score = self._settings.min_score
         self._worker = FusionWorker(
             loaded.pipeline, self._settings.synchronizer_config(loaded.rig), self._deliver
         )
@@ -355,6 +356,7 @@ class FusionNode(LifecycleNode):
         if self._settings == before:
             return
         if self._worker is not None and self._loaded is not None:
+            self._loaded.pipeline.min_score = self._settings.min_score
             self._worker.reconfigure(self._settings.synchronizer_config(self._loaded.rig))
 
     def _changed_settings(self, parameters: list[Parameter[Any]]) -> Settings:

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import time
+from collections.abc import Callable
 from typing import Any
 
-from mmfusion_msgs.msg import FrameStatus
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo
 
 from mmfusion_ros import topics
 from mmfusion_ros.core.artifact import Artifact
+from mmfusion_ros.core.detections import Detections
+from mmfusion_ros.core.detections_3d import Intrinsics, Places, place
 from mmfusion_ros.core.engines import Engine
 from mmfusion_ros.core.frames import Modality
+from mmfusion_ros.core.overlay import draw_overlay
 from mmfusion_ros.core.results import Results
 from mmfusion_ros.core.rig import Rig
+from mmfusion_ros.detection_messages import (
+    detections_2d_message,
+    detections_3d_message,
+    markers_message,
+)
 from mmfusion_ros.messages import camera_info_message, header_of, image_message, status_message
 
 _QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class Outputs:
-    """The publishers of a configured node.
+    """The publishers of a configured node: of those topics that its artifact has outputs for.
 
     Attributes:
         rgb_info: newest camera_info of the RGB camera; None as long as none came.
@@ -33,12 +43,11 @@ class Outputs:
         self._artifact = artifact
         self._rgb_camera = rig.cameras[Modality.RGB]
         self.rgb_info: CameraInfo | None = None
-        self._fused = self._publisher(Image, topics.FUSED_IMAGE)
-        self._info = self._publisher(CameraInfo, topics.FUSED_INFO)
-        self._status = self._publisher(FrameStatus, topics.STATUS)
-        self._thermal = None
-        if "registered_thermal" in artifact.outputs:
-            self._thermal = self._publisher(Image, topics.REGISTERED_THERMAL)
+        self._publishers = {
+            topic: node.create_lifecycle_publisher(_message_type(topic), topic.name, _QOS)
+            for topic in topics.PER_FRAME
+            if topic.published_with(artifact.outputs)
+        }
 
     def publish(self, results: Results, engine: Engine, sets_dropped: int) -> None:
         """Publish what there is of a result, to whoever listens.
@@ -48,37 +57,76 @@ class Outputs:
         started = time.perf_counter()
         if Modality.RGB in results.present:
             self._publish_images(results)
-        if not self._status.get_subscription_count():
-            return
-        stages = {**results.stages, "publish": time.perf_counter() - started}
-        now_ns = self._node.get_clock().now().nanoseconds
-        message = status_message(
-            results,
-            self._artifact,
-            engine,
-            stages=stages,
-            latency_ns=now_ns - results.frames.stamp_ns,
-            sets_dropped=sets_dropped,
+            if results.detections is not None:
+                self._publish_detections(results, results.detections)
+        self._send(
+            topics.STATUS,
+            lambda: status_message(
+                results,
+                self._artifact,
+                engine,
+                stages={**results.stages, "publish": time.perf_counter() - started},
+                latency_ns=self._node.get_clock().now().nanoseconds - results.frames.stamp_ns,
+                sets_dropped=sets_dropped,
+            ),
         )
-        self._status.publish(message)
 
     def close(self) -> None:
         """Destroy the publishers."""
-        for publisher in (self._fused, self._info, self._status, self._thermal):
-            if publisher is not None:
-                self._node.destroy_lifecycle_publisher(publisher)
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
 
-    def _publisher(self, message_type: type, topic: topics.Topic) -> Any:
-        return self._node.create_lifecycle_publisher(message_type, topic.name, _QOS)
+    def _send(self, topic: topics.Topic, build: Callable[[], Any]) -> None:
+        """Publish what ``build`` gives, if the topic is there and somebody listens to it."""
+        publisher = self._publishers.get(topic)
+        if publisher is not None and publisher.get_subscription_count():
+            publisher.publish(build())
 
     def _publish_images(self, results: Results) -> None:
         header = header_of(results.frames.rgb)
-        if self._fused.get_subscription_count():
-            self._fused.publish(image_message(results.fused, "rgb8", header))
-        if self._info.get_subscription_count():
+        size = results.fused.shape[:2]
+        self._send(topics.FUSED_IMAGE, lambda: image_message(results.fused, "rgb8", header))
+        self._send(
+            topics.FUSED_INFO,
+            lambda: camera_info_message(self.rgb_info, self._rgb_camera, size, header),
+        )
+        for topic, picture in (
+            (topics.REGISTERED_THERMAL, results.registered_thermal),
+            (topics.SALIENCY_MASK, results.saliency),
+        ):
+            if picture is not None:
+                self._send(topic, functools.partial(image_message, picture, "mono8", header))
+        self._send(
+            topics.OVERLAY_IMAGE, lambda: image_message(self._overlay(results), "rgb8", header)
+        )
+
+    def _publish_detections(self, results: Results, detections: Detections) -> None:
+        header, names = header_of(results.frames.rgb), self._artifact.classes
+        self._send(topics.DETECTIONS, lambda: detections_2d_message(detections, names, header))
+
+        @functools.cache
+        def places() -> Places:
             height, width = results.fused.shape[:2]
-            info = camera_info_message(self.rgb_info, self._rgb_camera, (height, width), header)
-            self._info.publish(info)
-        thermal = results.registered_thermal
-        if thermal is not None and self._thermal and self._thermal.get_subscription_count():
-            self._thermal.publish(image_message(thermal, "mono8", header))
+            return place(detections, self._intrinsics((height, width)))
+
+        self._send(
+            topics.DETECTIONS_3D,
+            lambda: detections_3d_message(detections, places(), names, header),
+        )
+        self._send(topics.MARKERS, lambda: markers_message(detections, places(), names, header))
+
+    def _intrinsics(self, size: tuple[int, int]) -> Intrinsics:
+        """What the camera says of itself, as far as it can be used, else what the rig says."""
+        info = self.rgb_info
+        told = None if info is None else Intrinsics.told_by(info, size)
+        return told or Intrinsics.of(self._rgb_camera)
+
+    def _overlay(self, results: Results) -> Any:
+        return draw_overlay(
+            results.fused, results.saliency, results.detections, self._artifact.classes
+        )
+
+
+def _message_type(topic: topics.Topic) -> Any:
+    package, kind, name = topic.type.split("/")
+    return getattr(importlib.import_module(f"{package}.{kind}"), name)

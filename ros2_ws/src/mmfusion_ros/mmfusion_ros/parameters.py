@@ -102,6 +102,12 @@ class Settings:
         limits=(0.0, 60_000.0),
         read_only=False,
     )
+    min_score: float = _parameter(
+        0.5,
+        "detections that score less are left out",
+        limits=(0.0, 1.0),
+        read_only=False,
+    )
 
     def __post_init__(self) -> None:
         for row in TABLE:

@@ -2,8 +2,9 @@
 
 Reads the bag itself, steps the pipeline of the node set by set, and writes into a folder:
 
-- ``result/``: an MCAP bag with the fused images, for Foxglove, RViz and ``ros2 bag``;
-- ``metrics.json``: fusion metrics beside two simple baselines, synchroniser and damage counts;
+- ``result/``: an MCAP bag with what the node publishes, for Foxglove, RViz and ``ros2 bag``;
+- ``metrics.json``: fusion metrics beside two simple baselines, saliency and detection metrics
+  where there is ground truth, synchroniser and damage counts;
 - ``latency.json``: how long each stage took;
 - ``report.html`` and ``pictures/``: the same for people.
 
@@ -13,6 +14,12 @@ files hold measured durations and are not.
 
 What comes out is what the node would have published. Where an image has no stamp, the node takes
 the time at which it arrives, and this the time at which it was recorded.
+
+Ground truth finds its frames like this. Where the names of the files (in a COCO file, those of its
+images), without folder and suffix, are whole numbers and some of them are stamps of RGB images in
+nanoseconds, each belongs to the images of its stamp, and not every image needs one. Otherwise the
+k-th name in sorted order belongs to the k-th RGB message of the bag, whether or not that is run,
+and there must be as many names as messages.
 """
 
 from __future__ import annotations
@@ -28,14 +35,17 @@ from typing import Any
 from tqdm import tqdm
 
 from mmfusion_ros.core.artifact import Artifact, open_artifact
-from mmfusion_ros.core.bag_reader import Bag, open_bag
+from mmfusion_ros.core.bag_reader import Bag, open_bag, rgb_camera_info, rgb_stamps
+from mmfusion_ros.core.detections_3d import Intrinsics
 from mmfusion_ros.core.engines import BACKENDS, open_engine
 from mmfusion_ros.core.errors import MmfusionError, RigError
 from mmfusion_ros.core.frames import Modality
+from mmfusion_ros.core.ground_truth import GroundTruth, load_ground_truth
 from mmfusion_ros.core.rig import Camera, Rig, load_rig
 from mmfusion_ros.core.stepper import Step
 from mmfusion_ros.core.synchronizer import SynchronizerConfig
 from mmfusion_ros.evaluation import CHANNELS, library
+from mmfusion_ros.evaluation_truth import check_measurable
 from mmfusion_ros.output_folder import OutputFolder
 from mmfusion_ros.parameters import Settings
 from mmfusion_ros.replay_documents import latency_document, metrics_document, write_json
@@ -51,6 +61,10 @@ from mmfusion_ros.replay_session import (
 from mmfusion_ros.report import write_report
 
 _INTERRUPTED = 130  # as shells have it
+_BELONGS = (
+    "named after the stamps of the RGB images in nanoseconds, or else one for each RGB message of "
+    "the bag, in the order of the names"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,7 +93,7 @@ def _run(options: argparse.Namespace, command: str) -> Outcome:
     check_bag(bag, artifact, config)
     folder = OutputFolder(options.out)
     folder.check(bag.path)
-    plan = _plan(options, bag)
+    plan = _plan(options, bag, _ground_truth(options, bag, artifact))
     if plan.metrics_stride:
         library()  # better now than after the first run
     with open_engine(artifact, options.backend, options.threads) as engine:
@@ -94,6 +108,7 @@ def _run(options: argparse.Namespace, command: str) -> Outcome:
             config=config,
             plan=plan,
             result=folder.result,
+            intrinsics=_intrinsics(options, bag, artifact, rig),
             progress=_progress(total),
         )
     metrics = metrics_document(
@@ -117,11 +132,38 @@ def _run(options: argparse.Namespace, command: str) -> Outcome:
             outcome=outcome,
             command=command,
         )
-    _say(outcome, latency, folder)
+    _say(outcome, latency, folder, plan.truth)
     return outcome
 
 
-def _plan(options: argparse.Namespace, bag: Bag) -> Plan:
+def _ground_truth(options: argparse.Namespace, bag: Bag, artifact: Artifact) -> GroundTruth:
+    masks, boxes = options.ground_truth_masks, options.ground_truth_boxes
+    if masks is None and boxes is None:
+        return GroundTruth()
+    check_measurable(artifact, masks=masks is not None, boxes=boxes is not None)
+    return load_ground_truth(
+        masks,
+        boxes,
+        stamps=rgb_stamps(bag),
+        size=artifact.image_size(Modality.RGB),
+        classes=artifact.classes,
+    )
+
+
+def _intrinsics(
+    options: argparse.Namespace, bag: Bag, artifact: Artifact, rig: Rig
+) -> Intrinsics | None:
+    """As the node takes them: from the camera, else from the rig, if there is one."""
+    if "box_depth" not in artifact.outputs:
+        return None
+    info = rgb_camera_info(bag)
+    told = None if info is None else Intrinsics.told_by(info, artifact.image_size(Modality.RGB))
+    if told is None and options.rig is not None:
+        return Intrinsics.of(rig.cameras[Modality.RGB])
+    return told
+
+
+def _plan(options: argparse.Namespace, bag: Bag, truth: GroundTruth) -> Plan:
     metrics_stride = options.metrics_stride
     if metrics_stride is None:
         metrics_stride = automatic_metrics_stride(bag, options.stride, options.max_frames)
@@ -132,6 +174,8 @@ def _plan(options: argparse.Namespace, bag: Bag) -> Plan:
         channel=options.channel,
         panels=options.report,
         measuring_threads=options.metrics_threads,
+        min_score=options.min_score,
+        truth=truth,
     )
 
 
@@ -174,7 +218,12 @@ def _progress(total: int) -> Any:
     return show
 
 
-def _say(outcome: Outcome, latency: dict[str, Any], folder: OutputFolder) -> None:
+def _say(
+    outcome: Outcome, latency: dict[str, Any], folder: OutputFolder, truth: GroundTruth
+) -> None:
+    if truth.unknown_categories:
+        listed = ", ".join(truth.unknown_categories)
+        print(f"replay: ground-truth categories that the artifact has no class for: {listed}")
     reading = outcome.reading
     for modality, count in reading.restamped.items():
         print(f"replay: {count} {modality} images had no stamp; their log time was taken")
@@ -227,9 +276,35 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-wait-ms", type=float, default=defaults.max_wait_ms)
     parser.add_argument("--frozen-after-ms", type=float, default=defaults.frozen_after_ms)
     parser.add_argument(
+        "--min-score",
+        type=_share,
+        default=defaults.min_score,
+        help="leave out detections that score less; the metrics take all",
+    )
+    parser.add_argument(
+        "--ground-truth-masks",
+        type=Path,
+        metavar="FOLDER",
+        help=f"PNG masks, above 128 on what is salient, to measure saliency by; {_BELONGS}",
+    )
+    parser.add_argument(
+        "--ground-truth-boxes",
+        type=Path,
+        metavar="FILE",
+        help="COCO JSON to measure detections by, its categories named like the artifact's "
+        f"classes; {_BELONGS}",
+    )
+    parser.add_argument(
         "--no-report", dest="report", action="store_false", help="no report.html, no pictures"
     )
     return parser
+
+
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{number:g} is not from 0 to 1")
+    return number
 
 
 def _whole(text: str) -> int:

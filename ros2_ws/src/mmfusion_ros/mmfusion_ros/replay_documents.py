@@ -15,6 +15,7 @@ from mmfusion_ros.core.bag_reader import Bag
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.synchronizer import SynchronizerConfig, SynchronizerStatistics
 from mmfusion_ros.evaluation import Measured, summarise
+from mmfusion_ros.evaluation_truth import detection_section, saliency_section
 from mmfusion_ros.replay_session import Outcome, Plan
 
 SCHEMA_VERSION = 1
@@ -56,6 +57,7 @@ def metrics_document(
             "window_ms": config.depth.window_ns / 1e6,
             "max_wait_ms": config.max_wait_ns / 1e6,
             "frozen_after_ms": config.frozen_after_ns / 1e6,
+            "min_score": plan.min_score,
         },
         "complete": not outcome.interrupted and reading.error is None,
         "sets": len(outcome.numbers),
@@ -63,6 +65,8 @@ def metrics_document(
             name: {"sets": count, **quality.get(name, {"measured": 0})}
             for name, count in outcome.sets.items()
         },
+        "saliency": saliency_section(outcome.judged, plan.truth),
+        "detection": detection_section(outcome.judged, plan.truth, artifact.classes),
         "synchronizer": _synchronizer(outcome.statistics),
         "damaged_images": dict(sorted(outcome.problems.items())),
         "frames": [_frame(entry) for entry in outcome.measured],

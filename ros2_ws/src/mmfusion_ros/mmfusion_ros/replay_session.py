@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections import Counter
@@ -14,17 +15,22 @@ from mmfusion_ros import topics
 from mmfusion_ros.core.artifact import Artifact
 from mmfusion_ros.core.background import Background, prefetch
 from mmfusion_ros.core.bag_reader import Bag, ReadingReport, read_bag
-from mmfusion_ros.core.bag_writer import STATUS, ResultTopics, ResultWriter
+from mmfusion_ros.core.bag_writer import ResultTopics, ResultWriter, types_written
+from mmfusion_ros.core.detections_3d import Intrinsics
 from mmfusion_ros.core.engines import Engine
 from mmfusion_ros.core.errors import ArtifactError, BagError, ImageError
 from mmfusion_ros.core.frames import Frame, Modality
+from mmfusion_ros.core.ground_truth import GroundTruth
 from mmfusion_ros.core.images import to_encoding
 from mmfusion_ros.core.pipeline import Pipeline
+from mmfusion_ros.core.results import Results
 from mmfusion_ros.core.rig import Rig
 from mmfusion_ros.core.stepper import Step, Stepper
 from mmfusion_ros.core.synchronizer import SynchronizerConfig, SynchronizerStatistics
 from mmfusion_ros.evaluation import Measured, label, measure
+from mmfusion_ros.evaluation_truth import Judged, is_known, judge
 from mmfusion_ros.message_definitions import typestore_for
+from mmfusion_ros.panels import panel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +39,15 @@ READ_AHEAD = 12  # frames, so about four sets
 RESULT_TOPICS = ResultTopics(
     *(
         topic.name.removeprefix("~")
-        for topic in (topics.FUSED_IMAGE, topics.REGISTERED_THERMAL, topics.STATUS)
+        for topic in (
+            topics.FUSED_IMAGE,
+            topics.REGISTERED_THERMAL,
+            topics.SALIENCY_MASK,
+            topics.DETECTIONS,
+            topics.DETECTIONS_3D,
+            topics.OVERLAY_IMAGE,
+            topics.STATUS,
+        )
     )
 )
 _MEASURED_AIM = 100  # frame sets, where the user does not say
@@ -50,6 +64,9 @@ class Plan:
         channel: of the pictures to measure.
         panels: keep pictures of the measured sets for the report.
         measuring_threads: how many measure at a time.
+        min_score: detections that score less are neither written nor shown.
+        truth: to compare every set with that is run and that it knows. Detections of any score
+            take part in that.
     """
 
     stride: int
@@ -58,6 +75,8 @@ class Plan:
     channel: str
     panels: bool
     measuring_threads: int
+    min_score: float = 0.0
+    truth: GroundTruth = field(default_factory=GroundTruth)
 
 
 @dataclass
@@ -71,6 +90,7 @@ class Outcome:
         numbers: of the sets run.
         stages: duration of each stage in seconds, a list in the order of the sets.
         measured: figures of the sets that were measured.
+        judged: the sets that there is ground truth for, beside it.
         statistics: of the synchroniser; None before the end.
         interrupted: whether the user ended it.
         wall_s: how long it took.
@@ -82,6 +102,7 @@ class Outcome:
     numbers: list[int] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=dict)
     measured: list[Measured] = field(default_factory=list)
+    judged: list[Judged] = field(default_factory=list)
     statistics: SynchronizerStatistics | None = None
     interrupted: bool = False
     wall_s: float = 0.0
@@ -156,6 +177,7 @@ def replay(
     config: SynchronizerConfig,
     plan: Plan,
     result: Path | None,
+    intrinsics: Intrinsics | None = None,
     progress: Callable[[Iterable[Step]], Iterable[Step]],
 ) -> Outcome:
     """Run a bag through the pipeline.
@@ -170,6 +192,7 @@ def replay(
         config: of the synchroniser.
         plan: what to do with the sets.
         result: folder of the bag to write; None for none.
+        intrinsics: of the RGB camera; None if not known: nothing is then placed in space.
         progress: wraps the steps to show how far it is.
 
     Raises:
@@ -178,32 +201,40 @@ def replay(
     """
     outcome = Outcome()
     started = time.perf_counter()
-    stepper = Stepper(Pipeline(artifact, engine, rig), config, plan.stride)
+    # Whether a candidate is kept depends on better ones only, so others may be cut off later.
+    min_score = plan.min_score if plan.truth.boxes is None else 0.0
+    stepper = Stepper(Pipeline(artifact, engine, rig, min_score), config, plan.stride)
     writer = None
     if result is not None:
-        writer = ResultWriter(result, typestore_for(STATUS), artifact, engine, RESULT_TOPICS)
+        store = typestore_for(*types_written(artifact))
+        writer = ResultWriter(result, store, artifact, engine, RESULT_TOPICS, intrinsics=intrinsics)
     recorded = prefetch(read_bag(bag), READ_AHEAD)
     frames = outcome.reading.frames(recorded)
     measuring: Background[Measured] = Background("measure", plan.measuring_threads)
+    judging: Background[Judged] = Background("judge", plan.measuring_threads)
     writing: Background[None] = Background("write")
     try:
-        with measuring, writing:
+        with measuring, judging, writing:
             try:
                 for step in progress(stepper.run(frames)):
                     outcome.note(step)
+                    shown = dataclasses.replace(step, results=_shown(step.results, plan))
                     if writer is not None:
-                        writing.submit(writer.write, step.results, step.log_time_ns)
+                        writing.submit(writer.write, shown.results, step.log_time_ns)
+                    if is_known(step, plan.truth):
+                        judging.submit(judge, step, plan.truth)
                     if (
                         plan.metrics_stride
                         and (len(outcome.numbers) - 1) % plan.metrics_stride == 0
                     ):
-                        measuring.submit(_measure, step, plan)
+                        measuring.submit(_measure, shown, plan, artifact)
                     if len(outcome.numbers) == plan.max_sets:
                         break
             except KeyboardInterrupt:
                 outcome.interrupted = True
             writing.results()
             outcome.measured = measuring.results()
+            outcome.judged = judging.results()
     finally:
         recorded.close()
         if writer is not None:
@@ -214,8 +245,16 @@ def replay(
     return outcome
 
 
-def _measure(step: Step, plan: Plan) -> Measured:
-    return measure(step, plan.channel, with_panel=plan.panels)
+def _shown(results: Results, plan: Plan) -> Results:
+    """What the node would publish of the results."""
+    if results.detections is None:
+        return results
+    return dataclasses.replace(results, detections=results.detections.above(plan.min_score))
+
+
+def _measure(step: Step, plan: Plan, artifact: Artifact) -> Measured:
+    strip = panel(step.results, plan.truth, artifact.classes) if plan.panels else None
+    return measure(step, plan.channel, strip)
 
 
 def _check_use(outcome: Outcome) -> None:

@@ -17,7 +17,9 @@ from markupsafe import Markup
 from mmfusion_ros import plots
 from mmfusion_ros.core.artifact import Artifact
 from mmfusion_ros.evaluation import METHODS, RANKED_BY, Measured
+from mmfusion_ros.panels import columns
 from mmfusion_ros.replay_session import Outcome
+from mmfusion_ros.report_truth import detection_tables, saliency_table, shown
 
 PICTURES = "pictures"
 
@@ -26,8 +28,8 @@ _JPEG_QUALITY = 88
 _METHOD_NAMES = {"fused": "fused (this artifact)", "average": "average", "maximum": "maximum"}
 _LIMITS = (
     (
-        "The metrics compare the fused picture with what went in. They know no ground truth: a "
-        "picture that people or detectors use better can score lower."
+        "The metrics of fusion compare the fused picture with what went in. They know no ground "
+        "truth: a picture that people or detectors use better can score lower."
     ),
     (
         "Where thermal was registered by scaling alone, parallax between the cameras lowers the "
@@ -80,10 +82,13 @@ def write_report(
         cards=_cards(metrics, latency),
         notices=_notices(metrics, outcome),
         command=command,
+        columns=columns(tuple(artifact.outputs)),
         pictures=[_picture(item) for item in chosen if item.entry.panel],
         quality=_quality(metrics["modalities"]),
         channel=metrics["settings"]["channel"],
         measured_share=_share(metrics["settings"]["metrics_stride"]),
+        saliency=saliency_table(metrics["saliency"]),
+        detection=detection_tables(metrics["detection"]),
         latency=_latency_rows(latency),
         cameras=_cameras(metrics),
         matching=_matching(metrics),
@@ -144,9 +149,9 @@ def _picture(item: Chosen) -> dict[str, str]:
     pixels: Any = cv2.imdecode(np.frombuffer(entry.panel, np.uint8), cv2.IMREAD_COLOR)
     file = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
     score = entry.values["fused"].get(RANKED_BY)
-    shown = "" if score is None else f", {RANKED_BY} {_number(score)}"
+    ranked = "" if score is None else f", {RANKED_BY} {shown(score)}"
     return {
-        "caption": f"{item.title}: set {entry.number}, {entry.modalities}{shown}",
+        "caption": f"{item.title}: set {entry.number}, {entry.modalities}{ranked}",
         "source": f"data:image/jpeg;base64,{base64.b64encode(file).decode()}",
     }
 
@@ -172,7 +177,7 @@ def _cards(metrics: Mapping[str, Any], latency: Mapping[str, Any]) -> list[dict[
     if measured:
         most = max(measured, key=lambda entry: entry["measured"])
         ours, simple = (most[m].get(RANKED_BY, {}).get("mean") for m in ("fused", "average"))
-        cards.append((_number(ours), f"{RANKED_BY} (plain average {_number(simple)})"))
+        cards.append((shown(ours), f"{RANKED_BY} (plain average {shown(simple)})"))
     return [{"value": value, "meaning": meaning} for value, meaning in cards]
 
 
@@ -199,7 +204,7 @@ def _quality(modalities: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "method": _METHOD_NAMES[method],
                 "ours": method == "fused",
                 "cells": [
-                    {"mean": _number(line["mean"]), "median": _number(line["p50"])}
+                    {"mean": shown(line["mean"]), "median": shown(line["p50"])}
                     for line in entry[method].values()
                 ],
             }
@@ -282,16 +287,10 @@ def _artifact_rows(artifact: Artifact) -> list[tuple[str, str]]:
             (f"{role}: terms", model["terms"]),
         ]
     for entry in manifest["quality"]:
-        figures = ", ".join(f"{name} {_number(value)}" for name, value in entry["metrics"].items())
+        figures = ", ".join(f"{name} {shown(value)}" for name, value in entry["metrics"].items())
         rows.append((f"stated for {'+'.join(entry['modalities'])}", f"{figures} ({entry['data']})"))
     return rows
 
 
 def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"
-
-
-def _number(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return "–"  # noqa: RUF001 (an en dash stands for nothing)
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

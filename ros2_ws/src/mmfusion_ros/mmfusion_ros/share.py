@@ -15,13 +15,16 @@ def share_folders(package: str = _PACKAGE) -> Iterator[Path]:
     """Yield the folders that may hold the files of a package, best first.
 
     The ament index knows an installed workspace; a pip installation may have none sourced, but
-    puts the same files under the interpreter's prefix; a checkout has them beside the package.
+    puts the same files under the interpreter's prefix; a checkout has them beside the package,
+    and in its underlay those of packages that a distribution brings.
     """
     indexed = _indexed_folder(package)
     if indexed is not None:
         yield indexed
     yield Path(sys.prefix) / "share" / package
-    yield Path(__file__).resolve().parents[2] / package
+    sources = Path(__file__).resolve().parents[2]
+    yield sources / package
+    yield sources.parent / "underlay" / package
 
 
 def share_file(name: str, package: str = _PACKAGE) -> Path:

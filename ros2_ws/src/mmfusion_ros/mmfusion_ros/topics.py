@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Container
 from dataclasses import dataclass
 
 from mmfusion_ros.core.frames import Modality
@@ -17,11 +18,17 @@ class Topic:
         name: relative to the node's name, or absolute.
         type: like sensor_msgs/msg/Image.
         meaning: what a message says.
+        made_from: outputs of the graph, of which the artifact must have one; empty for none.
     """
 
     name: str
     type: str
     meaning: str
+    made_from: tuple[str, ...] = ()
+
+    def published_with(self, outputs: Container[str]) -> bool:
+        """Whether there is anything to say on it where a graph has these outputs."""
+        return not self.made_from or any(name in outputs for name in self.made_from)
 
 
 FUSED_IMAGE = Topic("~/fused/image", "sensor_msgs/msg/Image", "fused picture, rgb8")
@@ -34,6 +41,37 @@ REGISTERED_THERMAL = Topic(
     "~/registered_thermal/image",
     "sensor_msgs/msg/Image",
     "thermal as fused, mono8; if the artifact was exported with it",
+    ("registered_thermal",),
+)
+SALIENCY_MASK = Topic(
+    "~/saliency/mask",
+    "sensor_msgs/msg/Image",
+    "how salient each pixel is, mono8, probability times 255; if the artifact has saliency",
+    ("saliency",),
+)
+DETECTIONS = Topic(
+    "~/detections",
+    "vision_msgs/msg/Detection2DArray",
+    "objects in pixels of the RGB picture, class names as the artifact has them; if it detects",
+    ("boxes",),
+)
+DETECTIONS_3D = Topic(
+    "~/detections_3d",
+    "vision_msgs/msg/Detection3DArray",
+    "those with a depth, in the RGB optical frame; their extent along z is not measured: 0",
+    ("box_depth",),
+)
+MARKERS = Topic(
+    "~/markers",
+    "visualization_msgs/msg/MarkerArray",
+    "the same to look at: frame, class, score and depth",
+    ("box_depth",),
+)
+OVERLAY_IMAGE = Topic(
+    "~/overlay/image",
+    "sensor_msgs/msg/Image",
+    "fused picture with saliency tinted and detections framed, rgb8; if the artifact has either",
+    ("saliency", "boxes"),
 )
 STATUS = Topic(
     "~/status",
@@ -45,7 +83,19 @@ DIAGNOSTICS = Topic(
     "diagnostic_msgs/msg/DiagnosticArray",
     "once a second: engine, synchroniser, each camera, quality of service of the inputs",
 )
-PUBLISHED = (FUSED_IMAGE, FUSED_INFO, REGISTERED_THERMAL, STATUS, DIAGNOSTICS)
+# For each frame, in the node's namespace.
+PER_FRAME = (
+    FUSED_IMAGE,
+    FUSED_INFO,
+    REGISTERED_THERMAL,
+    SALIENCY_MASK,
+    DETECTIONS,
+    DETECTIONS_3D,
+    MARKERS,
+    OVERLAY_IMAGE,
+    STATUS,
+)
+PUBLISHED = (*PER_FRAME, DIAGNOSTICS)
 
 
 def subscribed() -> tuple[Topic, ...]:

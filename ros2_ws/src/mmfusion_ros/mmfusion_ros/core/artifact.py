@@ -20,6 +20,8 @@ from mmfusion_ros.core.frames import Modality
 
 _Pattern = tuple[str, tuple[int | None, ...]]  # dtype, shape; None is any extent
 
+# What stands for a candidate together, one by one useless.
+_CANDIDATES = {"boxes", "scores", "classes"}
 # What an input takes, by image encoding.
 _PIXELS: dict[str, _Pattern] = {
     "rgb8": ("uint8", (None, None, 3)),
@@ -49,7 +51,9 @@ class Artifact:
         inputs, outputs: tensors by name, in graph order.
         encodings: image encoding each modality's input takes.
         rig_packing: meaning of the numbers of the ``rig`` input; empty if there is none.
-        classes: class names, index = class id.
+        classes: class names, index = class id; empty without detections.
+        nms_iou: overlap above which the lower-scored of two candidates of a class is dropped;
+            None without detections.
         quality: measured quality by the set of modalities present.
         digest: SHA-256 of the graph.
         manifest: the whole manifest, for reports.
@@ -62,6 +66,7 @@ class Artifact:
     encodings: Mapping[Modality, str]
     rig_packing: tuple[str, ...]
     classes: tuple[str, ...]
+    nms_iou: float | None
     quality: Mapping[frozenset[Modality], Mapping[str, float]]
     digest: str
     manifest: Mapping[str, Any]
@@ -129,7 +134,8 @@ def open_artifact(folder: Path) -> Artifact:
             f"{manifest_path}, $.inputs: {min(surplus)!r} is not known to this version; expected "
             "a graph without it, or a newer mmfusion_ros"
         )
-    _check_tensors(f"{manifest_path}, $.outputs", outputs, *_known_outputs(inputs["rgb"]))
+    _check_tensors(f"{manifest_path}, $.outputs", outputs, *_known_outputs(inputs["rgb"], outputs))
+    _check_depth_range(manifest_path, manifest)
     return Artifact(
         folder=folder,
         name=manifest["name"],
@@ -138,6 +144,7 @@ def open_artifact(folder: Path) -> Artifact:
         encodings=encodings,
         rig_packing=tuple(manifest["rig_packing"]),
         classes=tuple(manifest["classes"]),
+        nms_iou=manifest.get("detection", {}).get("nms_iou"),
         quality={
             frozenset(map(Modality, entry["modalities"])): entry["metrics"]
             for entry in manifest["quality"]
@@ -176,14 +183,36 @@ def _known_inputs(manifest: Mapping[str, Any]) -> tuple[dict[str, _Pattern], set
     return known, required
 
 
-def _known_outputs(rgb: TensorSpec) -> tuple[dict[str, _Pattern], set[str]]:
-    """The outputs that are used here; a graph may have more."""
+def _known_outputs(
+    rgb: TensorSpec, outputs: Mapping[str, TensorSpec]
+) -> tuple[dict[str, _Pattern], set[str]]:
+    """The outputs that are used here, and those this graph needs; it may have more."""
+    required = {"fused", "thermal_range_next"}
+    if outputs.keys() & {*_CANDIDATES, "box_depth"}:
+        required |= _CANDIDATES
+    boxes = outputs.get("boxes")
+    # Where boxes have no count, that is the fault to tell, not that the others differ from it.
+    count = boxes.shape[0] if boxes is not None and boxes.shape else None
     known: dict[str, _Pattern] = {
         "fused": ("uint8", rgb.shape),
         "registered_thermal": ("uint8", rgb.shape[:2]),
+        "saliency": ("uint8", rgb.shape[:2]),
+        "boxes": ("float32", (None, 4)),
+        "scores": ("float32", (count,)),
+        "classes": ("int32", (count,)),
+        "box_depth": ("float32", (count,)),
         "thermal_range_next": ("float32", (2,)),
     }
-    return known, {"fused", "thermal_range_next"}
+    return known, required
+
+
+def _check_depth_range(where: Path, manifest: Mapping[str, Any]) -> None:
+    near, far = manifest.get("depth_range_m", (0.0, 1.0))
+    if near >= far:
+        raise ArtifactError(
+            f"{where}, $.depth_range_m: {near:g} to {far:g} metres is no range; expected the near "
+            "end first; export the artifact again"
+        )
 
 
 def _check_tensors(

@@ -20,6 +20,7 @@ from mmfusion_ros.core.frames import Frame, Modality
 from mmfusion_ros.core.mcap_repair import RepairedMcap, is_complete
 from mmfusion_ros.core.message_frames import frame_of
 
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 _STORAGES = (".mcap", ".db3", ".bag")
 
 
@@ -153,6 +154,37 @@ def read_bag(bag: Bag) -> Generator[Recorded, None, None]:
 def read_frames(bag: Bag, report: ReadingReport) -> Iterator[tuple[Frame, int]]:
     """Iterate over the frames of a bag's cameras and their log times; see `read_bag`."""
     return report.frames(read_bag(bag))
+
+
+def rgb_stamps(bag: Bag) -> list[int | None]:
+    """Stamps of all RGB messages of a bag, in order; None for a message that is no image.
+
+    As `read_bag` gives them: where a message has no stamp, its log time.
+    """
+    alone = dataclasses.replace(bag, topics={Modality.RGB: bag.topics[Modality.RGB]})
+    return [
+        None if entry.frame is None else entry.frame.stamp_ns
+        for entry in read_bag(alone)
+        if entry.modality is not None
+    ]
+
+
+def rgb_camera_info(bag: Bag) -> Any | None:
+    """First ``sensor_msgs/CameraInfo`` beside the RGB images; None if there is none to read."""
+    folder = bag.topics[Modality.RGB].name.removesuffix("/compressed").rpartition("/")[0]
+    with _reader(bag.path) as (reader, _):
+        connections = [
+            connection
+            for connection in reader.connections
+            if connection.topic == f"{folder}/camera_info"
+            and _full_type(connection.msgtype) == CAMERA_INFO
+        ]
+        try:
+            # Without connections rosbags would give all messages of the bag.
+            first = next(reader.messages(connections), None) if connections else None
+            return None if first is None else reader.deserialize(first[2], CAMERA_INFO)
+        except Exception:  # noqa: BLE001 (a damaged file fails in any way there is)
+            return None
 
 
 @contextmanager

@@ -18,9 +18,18 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys.store import Typestore
 
 from mmfusion_ros.core.artifact import Artifact
+from mmfusion_ros.core.detection_records import (
+    DETECTIONS_2D,
+    DETECTIONS_3D,
+    detections_2d,
+    detections_3d,
+)
+from mmfusion_ros.core.detections import Detections
+from mmfusion_ros.core.detections_3d import Intrinsics, place
 from mmfusion_ros.core.engines import Engine
 from mmfusion_ros.core.frame_status import frame_state
 from mmfusion_ros.core.frames import Frame, Modality
+from mmfusion_ros.core.overlay import draw_overlay
 from mmfusion_ros.core.results import Results
 
 if TYPE_CHECKING:
@@ -40,8 +49,18 @@ class ResultTopics:
 
     fused: str
     registered_thermal: str
+    saliency: str
+    detections: str
+    detections_3d: str
+    overlay: str
     status: str
     rgb: str = "/rgb/image"
+
+
+def types_written(artifact: Artifact) -> tuple[str, ...]:
+    """The message types that a typestore must know besides the standard ones."""
+    detections = (DETECTIONS_2D, DETECTIONS_3D) if "boxes" in artifact.outputs else ()
+    return (STATUS, *detections)
 
 
 def complete(writer: Writer) -> None:
@@ -76,20 +95,24 @@ class ResultWriter:
         artifact: Artifact,
         engine: Engine,
         topics: ResultTopics,
+        *,
+        intrinsics: Intrinsics | None = None,
     ) -> None:
         """Create the bag.
 
         Args:
             folder: of the new bag; must not exist.
-            typestore: knows the types named above.
+            typestore: knows `types_written`.
             artifact: what the results are made with.
             engine: what runs it.
             topics: names in the bag.
+            intrinsics: of the RGB camera; None if not known: nothing is then placed in space.
         """
         self._store = typestore
         self._artifact = artifact
         self._engine = engine
         self._topics = topics
+        self._intrinsics = intrinsics
         self._writer = Writer(folder, version=VERSION, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         self._connections: dict[str, Connection] = {}
@@ -128,13 +151,39 @@ class ResultWriter:
     def _write(self, results: Results, log_time_ns: int) -> None:
         header = self._header(results.frames.rgb)
         if Modality.RGB in results.present:
-            message = self._picture(header, results.fused, "rgb8")
-            self._put(self._topics.fused, IMAGE, log_time_ns, message)
-            self._put_source(self._topics.rgb, header, results.frames.rgb, log_time_ns)
-            if results.registered_thermal is not None:
-                message = self._picture(header, results.registered_thermal, "mono8")
-                self._put(self._topics.registered_thermal, IMAGE, log_time_ns, message)
+            self._put_pictures(header, results, log_time_ns)
+            if results.detections is not None:
+                self._put_detections(header, results.detections, log_time_ns)
         self._put(self._topics.status, STATUS, log_time_ns, self._status(header, results))
+
+    def _put_pictures(self, header: Any, results: Results, log_time_ns: int) -> None:
+        topics = self._topics
+        message = self._picture(header, results.fused, "rgb8")
+        self._put(topics.fused, IMAGE, log_time_ns, message)
+        self._put_source(topics.rgb, header, results.frames.rgb, log_time_ns)
+        masks = {
+            topics.registered_thermal: results.registered_thermal,
+            topics.saliency: results.saliency,
+        }
+        for topic, mask in masks.items():
+            if mask is not None:
+                self._put(topic, IMAGE, log_time_ns, self._picture(header, mask, "mono8"))
+        if results.saliency is not None or results.detections is not None:
+            overlay = draw_overlay(
+                results.fused, results.saliency, results.detections, self._artifact.classes
+            )
+            message = self._picture(header, overlay, "rgb8")
+            self._put(topics.overlay, IMAGE, log_time_ns, message)
+
+    def _put_detections(self, header: Any, detections: Detections, log_time_ns: int) -> None:
+        types, names = self._store.types, self._artifact.classes
+        message = detections_2d(types, header, detections, names)
+        self._put(self._topics.detections, DETECTIONS_2D, log_time_ns, message)
+        if self._intrinsics is None or "box_depth" not in self._artifact.outputs:
+            return
+        places = place(detections, self._intrinsics)
+        message = detections_3d(types, header, detections, places, names)
+        self._put(self._topics.detections_3d, DETECTIONS_3D, log_time_ns, message)
 
     def _put(self, topic: str, msgtype: str, log_time_ns: int, message: Any) -> None:
         connection = self._connections.get(topic)

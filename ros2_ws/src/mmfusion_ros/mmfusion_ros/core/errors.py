@@ -26,3 +26,7 @@ class RigError(MmfusionError):
 
 class BagError(MmfusionError):
     """A bag cannot be read, or lacks a topic that is needed."""
+
+
+class GroundTruthError(MmfusionError):
+    """Ground truth cannot be read, or does not fit the bag or the artifact."""

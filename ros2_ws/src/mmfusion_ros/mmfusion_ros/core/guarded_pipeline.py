@@ -40,6 +40,7 @@ class GuardedPipeline:
         problem: the last failure; empty while all is well.
         failures: how often the engine has failed.
         skipped: frame sets not processed for want of an engine.
+        min_score: detections that score less are left out; may be set from any thread.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class GuardedPipeline:
         self._open = open_pipeline
         self._clock = clock
         self.pipeline = open_pipeline()
+        self.min_score = 0.0
         self.state = EngineState.RUNNING
         self.problem = ""
         self.failures = 0
@@ -63,6 +65,8 @@ class GuardedPipeline:
         if self.state is not EngineState.RUNNING and not self._reopened():
             self.skipped += 1
             return None
+        # Here, as it also holds for a pipeline that was opened since it was set.
+        self.pipeline.min_score = self.min_score
         try:
             results = self.pipeline.run(frames)
         except Exception as error:  # noqa: BLE001 (whatever it is, the node must go on)

@@ -4,39 +4,52 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmfusion_ros.core.artifact import Artifact
+from mmfusion_ros.core.detections import Detections, suppress
 from mmfusion_ros.core.engines import Engine
-from mmfusion_ros.core.errors import ImageError
+from mmfusion_ros.core.errors import EngineError, ImageError
 from mmfusion_ros.core.frames import Absence, Companion, Frame, FrameSet, Modality
 from mmfusion_ros.core.images import to_encoding
 from mmfusion_ros.core.results import Results
 from mmfusion_ros.core.rig import Rig
+
+MOST_DETECTIONS = 100  # of one picture, as COCO's evaluation takes them
 
 
 class Pipeline:
     """Runs the graph on frame sets and carries what goes from one frame to the next.
 
     Not thread-safe: one thread runs it.
+
+    Attributes:
+        artifact: what the engine was opened with.
+        engine: that runs the graph.
+        min_score: detections that score less are left out; may be changed between runs.
     """
 
-    def __init__(self, artifact: Artifact, engine: Engine, rig: Rig) -> None:
+    def __init__(
+        self, artifact: Artifact, engine: Engine, rig: Rig, min_score: float = 0.0
+    ) -> None:
         """Prepare for running.
 
         Args:
             artifact: what the engine was opened with.
             engine: open engine.
             rig: the cameras.
+            min_score: detections that score less are left out.
 
         Raises:
             RigError: if the rig lacks a number that the artifact needs.
         """
         self.artifact = artifact
         self.engine = engine
+        self.min_score = min_score
         self._blank = {
             modality: np.zeros(spec.shape, spec.dtype)
             for modality in Modality
@@ -57,7 +70,7 @@ class Pipeline:
         A damaged image makes its modality absent (reason INVALID), never an error.
 
         Raises:
-            EngineError: if the engine fails.
+            EngineError: if the engine fails or puts out a class that has no name.
         """
         started = time.perf_counter()
         images: dict[Modality, NDArray[Any]] = {}
@@ -85,15 +98,42 @@ class Pipeline:
         outputs = self.engine.run(inputs)
         finished = time.perf_counter()
         self._thermal_range = outputs["thermal_range_next"].copy()
+        stages = {"prepare": prepared - started, "engine": finished - prepared}
+        detections = None
+        if "boxes" in outputs:
+            detections = self._detections(outputs)
+            stages["detections"] = time.perf_counter() - finished
         return Results(
             frames=_without(frames, problems.keys()),
             fused=outputs["fused"],
             registered_thermal=outputs.get("registered_thermal"),
             thermal_range=(float(self._thermal_range[0]), float(self._thermal_range[1])),
             present=frozenset(images),
-            stages={"prepare": prepared - started, "engine": finished - prepared},
+            stages=stages,
             problems=problems,
+            saliency=outputs.get("saliency"),
+            detections=detections,
         )
+
+    def _detections(self, outputs: Mapping[str, NDArray[Any]]) -> Detections:
+        detections = suppress(
+            outputs["boxes"],
+            outputs["scores"],
+            outputs["classes"],
+            outputs.get("box_depth"),
+            min_score=self.min_score,
+            iou=1.0 if self.artifact.nms_iou is None else self.artifact.nms_iou,
+            limit=MOST_DETECTIONS,
+        )
+        names = len(self.artifact.classes)
+        nameless = (detections.classes < 0) | (detections.classes >= names)
+        if nameless.any():
+            raise EngineError(
+                f"the graph of artifact {self.artifact.name} puts out class "
+                f"{detections.classes[nameless][0]}, but its manifest names {names} classes; "
+                "export the artifact again"
+            )
+        return detections
 
     def _prepare(self, frame: Frame) -> NDArray[Any]:
         image = to_encoding(frame.image, self.artifact.encodings[frame.modality])

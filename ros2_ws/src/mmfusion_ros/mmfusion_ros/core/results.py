@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmfusion_ros.core.detections import Detections
 from mmfusion_ros.core.frames import FrameSet, Modality
 
 
@@ -27,6 +28,10 @@ class Results:
         present: modalities that took part.
         stages: duration of each stage in seconds, in order.
         problems: why an image could not be used, by modality.
+        saliency: uint8 (H, W), mono8, probability times 255; None unless the artifact puts it
+            out.
+        detections: objects in the RGB picture, with arrays of their own; None unless the artifact
+            puts out boxes.
     """
 
     frames: FrameSet
@@ -36,16 +41,24 @@ class Results:
     present: frozenset[Modality]
     stages: Mapping[str, float]
     problems: Mapping[Modality, str]
+    saliency: NDArray[np.uint8] | None = None
+    detections: Detections | None = None
 
     def __post_init__(self) -> None:
         _expect("fused", self.fused, 3)
         if self.registered_thermal is not None:
             _expect("registered_thermal", self.registered_thermal, 2)
+        if self.saliency is not None:
+            _expect("saliency", self.saliency, 2)
 
     @property
     def images(self) -> dict[str, NDArray[np.uint8]]:
         """The pictures among the outputs, by output name."""
-        pictures = {"fused": self.fused, "registered_thermal": self.registered_thermal}
+        pictures = {
+            "fused": self.fused,
+            "registered_thermal": self.registered_thermal,
+            "saliency": self.saliency,
+        }
         return {name: picture for name, picture in pictures.items() if picture is not None}
 
 

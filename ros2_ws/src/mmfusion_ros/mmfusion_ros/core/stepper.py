@@ -84,9 +84,9 @@ class Stepper:
 
 
 def _own(results: Results) -> Results:
-    thermal = results.registered_thermal
-    return dataclasses.replace(
-        results,
-        fused=results.fused.copy(),
-        registered_thermal=None if thermal is None else thermal.copy(),
-    )
+    # Detections have arrays of their own already.
+    pictures = ("fused", "registered_thermal", "saliency")
+    copies = {
+        name: picture.copy() for name in pictures if (picture := getattr(results, name)) is not None
+    }
+    return dataclasses.replace(results, **copies)

@@ -1,0 +1,184 @@
+"""Ground-truth boxes out of a COCO file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+from numpy.typing import NDArray
+
+from mmfusion_ros.core.errors import GroundTruthError
+
+_NUMBER = {"type": "number"}
+_COUNT = {"type": "integer", "minimum": 1}
+# As far as it is used: everything else in the file is left alone.
+_SCHEMA = {
+    "type": "object",
+    "required": ["images", "annotations", "categories"],
+    "properties": {
+        "images": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["id", "file_name"],
+                "properties": {
+                    "id": {"type": "integer"},
+                    "file_name": {"type": "string"},
+                    "width": _COUNT,
+                    "height": _COUNT,
+                    "labelled_classes": {"type": "array", "items": {"type": "string"}},
+                },
+            },
+        },
+        "annotations": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["image_id", "category_id", "bbox"],
+                "properties": {
+                    "image_id": {"type": "integer"},
+                    "category_id": {"type": "integer"},
+                    "bbox": {"type": "array", "minItems": 4, "maxItems": 4, "items": _NUMBER},
+                    "iscrowd": {"enum": [0, 1]},
+                },
+            },
+        },
+        "categories": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["id", "name"],
+                "properties": {"id": {"type": "integer"}, "name": {"type": "string"}},
+            },
+        },
+    },
+}
+
+
+@dataclass(frozen=True, eq=False)
+class TruthBoxes:
+    """What there is to detect in one picture.
+
+    Attributes:
+        boxes: float32 (n, 4), x y x y in pixels.
+        classes: int32 (n,), indices into the artifact's classes.
+        crowd: bool (n,), regions in which detections count neither for nor against.
+        labelled: the classes that were looked for; of others nothing is known.
+        size: (height, width) of the picture; None if the file does not say.
+    """
+
+    boxes: NDArray[np.float32]
+    classes: NDArray[np.int32]
+    crowd: NDArray[np.bool_]
+    labelled: frozenset[int]
+    size: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """A COCO file as far as an artifact knows its classes.
+
+    Attributes:
+        images: by file name, as in the file.
+        unknown: categories that the artifact has no class for.
+    """
+
+    images: Mapping[str, TruthBoxes]
+    unknown: tuple[str, ...]
+
+
+def read_coco(path: Path, classes: Sequence[str]) -> CocoFile:
+    """Read a COCO file; categories are those classes that have their name in any case.
+
+    An image record may have ``labelled_classes``, names of the categories that were looked for
+    in it; without, all categories of the file were.
+
+    Args:
+        path: a JSON file with images, annotations and categories.
+        classes: of the artifact.
+
+    Raises:
+        GroundTruthError: if the file is missing, malformed (naming the place) or has no class
+            of the artifact.
+    """
+    content = _content(path)
+    index = {name.casefold(): place for place, name in enumerate(classes)}
+    kinds = {entry["id"]: index.get(entry["name"].casefold()) for entry in content["categories"]}
+    known = frozenset(kind for kind in kinds.values() if kind is not None)
+    if not known:
+        theirs = ", ".join(entry["name"] for entry in content["categories"]) or "none"
+        raise GroundTruthError(
+            f"{path} has no class of the artifact: its categories are {theirs}, the artifact's "
+            f"classes {', '.join(classes)}; rename the categories that are meant"
+        )
+    by_image: dict[int, list[dict[str, Any]]] = {entry["id"]: [] for entry in content["images"]}
+    for place, annotation in enumerate(content["annotations"]):
+        for key, ids in (("image_id", by_image), ("category_id", kinds)):
+            if annotation[key] not in ids:
+                raise GroundTruthError(
+                    f"{path}, $.annotations[{place}].{key}: {annotation[key]} is the id of "
+                    "nothing in the file; correct the file"
+                )
+        if kinds[annotation["category_id"]] is not None:
+            by_image[annotation["image_id"]].append(annotation)
+    images = {
+        entry["file_name"]: _truth(entry, by_image[entry["id"]], kinds, index, known)
+        for entry in content["images"]
+    }
+    if len(images) != len(content["images"]):
+        raise GroundTruthError(f"{path}: two images have one file_name; correct the file")
+    unknown = (e["name"] for e in content["categories"] if e["name"].casefold() not in index)
+    return CocoFile(images, tuple(sorted(unknown)))
+
+
+def _truth(
+    image: Mapping[str, Any],
+    annotations: Sequence[Mapping[str, Any]],
+    kinds: Mapping[int, int | None],
+    index: Mapping[str, int],
+    known: frozenset[int],
+) -> TruthBoxes:
+    labelled = known
+    if "labelled_classes" in image:
+        names = (name.casefold() for name in image["labelled_classes"])
+        labelled = frozenset(index[name] for name in names if name in index)
+    x_y_w_h = np.array([a["bbox"] for a in annotations], np.float32).reshape(-1, 4)
+    boxes = np.concatenate([x_y_w_h[:, :2], x_y_w_h[:, :2] + x_y_w_h[:, 2:]], axis=1)
+    size = (image["height"], image["width"]) if {"height", "width"} <= image.keys() else None
+    return TruthBoxes(
+        boxes=boxes,
+        classes=np.array([kinds[a["category_id"]] for a in annotations], np.int32),
+        crowd=np.array([a.get("iscrowd", 0) for a in annotations], bool),
+        labelled=labelled,
+        size=size,
+    )
+
+
+def _content(path: Path) -> Any:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise GroundTruthError(
+            f"no readable ground-truth file at {path} ({error.strerror}); expected COCO JSON"
+        ) from error
+    except ValueError as error:
+        raise GroundTruthError(
+            f"{path} is not valid JSON ({error}); expected a COCO file with images, annotations "
+            "and categories"
+        ) from error
+    problem = best_match(_validator().iter_errors(content))
+    if problem is not None:
+        raise GroundTruthError(f"{path}, {problem.json_path}: {problem.message}; correct the file")
+    return content
+
+
+@cache
+def _validator() -> Draft202012Validator:
+    return Draft202012Validator(_SCHEMA)

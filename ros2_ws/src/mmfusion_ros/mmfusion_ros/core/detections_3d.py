@@ -1,0 +1,104 @@
+"""Where detected objects are: from boxes and depths to places in the RGB optical frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfusion_ros.core.detections import Detections
+from mmfusion_ros.core.rig import Camera
+
+# Models of camera_info whose coefficients are those of OpenCV's undistortPoints.
+_DISTORTION_MODELS = {"plumb_bob", "rational_polynomial"}
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """How a camera maps directions to pixels.
+
+    Attributes:
+        matrix: K, row-major, pixels.
+        distortion: as OpenCV takes it (k1 k2 p1 p2 k3 ...); empty for none.
+    """
+
+    matrix: tuple[float, ...]
+    distortion: tuple[float, ...]
+
+    @classmethod
+    def of(cls, camera: Camera) -> Intrinsics:
+        """Those of a camera of the rig."""
+        return cls(camera.camera_matrix, camera.distortion)
+
+    @classmethod
+    def told_by(cls, info: Any, size: tuple[int, int]) -> Intrinsics | None:
+        """Those of a ``sensor_msgs/CameraInfo``, of whichever library.
+
+        Args:
+            info: the message.
+            size: (height, width) of the picture.
+
+        Returns:
+            None if the camera is not calibrated (K of zeros), or calibrated for pictures of
+            another size or with a distortion model that is not known here.
+        """
+        matrix, distortion = tuple(map(float, info.k)), tuple(map(float, info.d))
+        if (info.height, info.width) != size or not (matrix[0] > 0 and matrix[4] > 0):
+            return None
+        if any(distortion) and info.distortion_model not in _DISTORTION_MODELS:
+            return None
+        return cls(matrix, distortion)
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """The detections that have a depth, as upright faces seen by the camera.
+
+    Attributes:
+        index: int (n,), of each among the detections.
+        centres: float64 (n, 3), metres in the RGB optical frame (x right, y down, z forward).
+        sizes: float64 (n, 3), metres: how wide and how high the box is at that depth. How far
+            the object reaches along z is not measured: 0.
+    """
+
+    index: NDArray[np.intp]
+    centres: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+
+
+def place(detections: Detections, intrinsics: Intrinsics) -> Places:
+    """Place detections in space; those without a depth are left out.
+
+    The centre lies on the ray through the centre of the box.
+    """
+    depths = detections.depths
+    index = np.flatnonzero(np.isfinite(depths) & (depths > 0))
+    z = depths[index].astype(np.float64)
+    left, top, right, bottom = detections.boxes[index].astype(np.float64).T
+    x, y = (left + right) / 2, (top + bottom) / 2
+    # The centre, and the ends of the cross through it, along which the box is measured.
+    pixels = np.array([(x, y), (left, y), (right, y), (x, top), (x, bottom)])
+    rays = _rays(pixels.transpose(0, 2, 1), intrinsics) * z[:, None]
+    centre, from_x, to_x, from_y, to_y = rays
+    return Places(
+        index=index,
+        centres=np.column_stack([centre, z]),
+        sizes=np.column_stack([(to_x - from_x)[:, 0], (to_y - from_y)[:, 1], np.zeros_like(z)]),
+    )
+
+
+def _rays(pixels: NDArray[np.float64], intrinsics: Intrinsics) -> NDArray[np.float64]:
+    """Directions (..., 2) of pixels (..., 2): x and y at a depth of one metre."""
+    matrix = np.reshape(intrinsics.matrix, (3, 3))
+    # Boxes count from the corner of the first pixel, camera matrices from its centre.
+    centred = pixels - 0.5
+    if not any(intrinsics.distortion) or not pixels.size:
+        focal, principal = matrix[[0, 1], [0, 1]], matrix[:2, 2]
+        plain: NDArray[np.float64] = (centred - principal) / focal
+        return plain
+    points = np.ascontiguousarray(centred).reshape(-1, 1, 2)
+    bent = cv2.undistortPoints(points, matrix, np.array(intrinsics.distortion))
+    return np.asarray(bent, np.float64).reshape(pixels.shape)

@@ -1,0 +1,159 @@
+"""Ground truth for the frames of a bag: which mask and which boxes belong to which stamp."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfusion_ros.core.coco_boxes import TruthBoxes, read_coco
+from mmfusion_ros.core.errors import GroundTruthError
+
+T = TypeVar("T")
+
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What is known about the frames of a bag, by the stamp of the RGB frame in nanoseconds.
+
+    Attributes:
+        masks: PNG files, all of the picture's size; None if none were given.
+        boxes: what there is to detect; None if it was not given.
+        unknown_categories: of the file with the boxes, which the artifact has no class for.
+    """
+
+    masks: Mapping[int, Path] | None = None
+    boxes: Mapping[int, TruthBoxes] | None = None
+    unknown_categories: tuple[str, ...] = ()
+
+    def __contains__(self, stamp_ns: int) -> bool:
+        return any(known is not None and stamp_ns in known for known in (self.masks, self.boxes))
+
+
+def load_ground_truth(
+    masks: Path | None,
+    boxes: Path | None,
+    *,
+    stamps: Sequence[int | None],
+    size: tuple[int, int],
+    classes: Sequence[str],
+) -> GroundTruth:
+    """Read ground truth and find the frames it is about; see `associate`.
+
+    Args:
+        masks: folder of PNG masks, above 128 on the object; None for none.
+        boxes: COCO file; None for none.
+        stamps: of all RGB messages of the bag, in order.
+        size: (height, width) of the pictures.
+        classes: of the artifact.
+
+    Raises:
+        GroundTruthError: if something cannot be read, does not fit the pictures or cannot be
+            told which frame it is about.
+    """
+    files = None if masks is None else associate(_masks(masks, size), stamps, f"{masks}: masks")
+    if boxes is None:
+        return GroundTruth(files)
+    coco = read_coco(boxes, classes)
+    for name, truth in coco.images.items():
+        if truth.size is not None and truth.size != size:
+            raise _wrong_size(f"{boxes}, image {name}", truth.size, size)
+    images = {Path(name).stem: truth for name, truth in coco.images.items()}
+    if len(images) != len(coco.images):
+        raise GroundTruthError(
+            f"{boxes}: two images differ in folder or suffix only; give each a name of its own"
+        )
+    return GroundTruth(files, associate(images, stamps, f"{boxes}: images"), coco.unknown)
+
+
+def associate(truths: Mapping[str, T], stamps: Sequence[int | None], what: str) -> dict[int, T]:
+    """Give each truth to a frame.
+
+    Where all names are whole numbers and some are stamps in nanoseconds, those belong to the
+    frames with these stamps, and the rest to none. Otherwise the k-th name in sorted order
+    belongs to the k-th message.
+
+    Args:
+        truths: by name.
+        stamps: of all RGB messages of the bag, in order; None for one that is no image.
+        what: is associated, for messages.
+
+    Returns:
+        By stamp.
+
+    Raises:
+        GroundTruthError: if the order decides and there are not as many names as messages, or
+            stamps repeat.
+    """
+    if truths and all(name.isascii() and name.isdecimal() for name in truths):
+        by_stamp = {int(name): truth for name, truth in truths.items()}
+        met = by_stamp.keys() & set(stamps)
+        if met:
+            return {stamp: truth for stamp, truth in by_stamp.items() if stamp in met}
+    advice = "name each after the stamp of its RGB image in nanoseconds"
+    if len(truths) != len(stamps):
+        raise GroundTruthError(
+            f"{what}: {len(truths)}, but the bag has {len(stamps)} RGB messages; expected one for "
+            f"each, in the order of the names, or {advice}"
+        )
+    known = [stamp for stamp in stamps if stamp is not None]
+    if len(set(known)) != len(known):
+        raise GroundTruthError(
+            f"{what}: stamps of the bag's RGB images repeat, so that the order of the names does "
+            f"not tell which one is meant; {advice}"
+        )
+    ordered = (truths[name] for name in sorted(truths))
+    return {stamp: truth for stamp, truth in zip(stamps, ordered, strict=True) if stamp is not None}
+
+
+def read_mask(path: Path) -> NDArray[np.uint8]:
+    """A mask as uint8 (H, W).
+
+    Raises:
+        GroundTruthError: if the file is damaged.
+    """
+    pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if pixels is None:
+        raise GroundTruthError(f"{path} cannot be decoded; expected a PNG mask")
+    return np.asarray(pixels, np.uint8)
+
+
+def _masks(folder: Path, size: tuple[int, int]) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise GroundTruthError(f"{folder} is no folder; expected one with a PNG mask per image")
+    files = {path.stem: path for path in folder.iterdir() if path.suffix.lower() == ".png"}
+    if not files:
+        raise GroundTruthError(f"{folder} holds no .png files; expected a mask per image")
+    for path in sorted(files.values()):
+        found = _png_size(path)
+        if found != size:
+            raise _wrong_size(str(path), found, size)
+    return files
+
+
+def _png_size(path: Path) -> tuple[int, int]:
+    """(height, width) from the head of a file, as decoding all of them takes long."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(24)
+    except OSError as error:
+        raise GroundTruthError(f"{path} cannot be read ({error.strerror})") from error
+    if len(head) < 24 or not head.startswith(_PNG_START):
+        raise GroundTruthError(f"{path} is no PNG file; expected a mask")
+    width, height = struct.unpack(">II", head[16:])
+    return height, width
+
+
+def _wrong_size(where: str, found: tuple[int, int], size: tuple[int, int]) -> GroundTruthError:
+    return GroundTruthError(
+        f"{where} is {found[1]}x{found[0]}, but the RGB pictures are {size[1]}x{size[0]}; "
+        "expected ground truth at the size of the pictures"
+    )
