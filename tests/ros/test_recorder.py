@@ -112,7 +112,8 @@ def test_messages_of_two_topics_and_two_reliabilities(node, tmp_path):
 
 def test_it_waits_for_a_topic_and_ends_when_idle(node, tmp_path):
     out = tmp_path / "bag"
-    with recording(out, "late/image", "--idle-timeout", "3") as process:
+    # Longer than Fast DDS's heartbeat of 3 s, with which a late listener hears what it missed.
+    with recording(out, "late/image", "--idle-timeout", "6") as process:
         assert "waiting for /late/image" in process.stdout.readline()
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         publisher = node.create_publisher(Image, "late/image", latched)

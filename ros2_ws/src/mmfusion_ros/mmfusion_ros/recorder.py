@@ -147,6 +147,7 @@ class Recorder:
             _to_ask(offered),
             raw=True,
         )
+        self.last_message = time.monotonic()  # a topic that has appeared gets its time too
 
     def _keep(self, topic: str, connection: Connection) -> Callable[[bytes], None]:
         def keep(data: bytes) -> None:
