@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from _peak_memory import growth, peak_megabytes
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "selective_scan.json"
@@ -125,24 +125,15 @@ FORMS: dict[str, Callable[[], Callable[[dict[str, np.ndarray]], np.ndarray]]] = 
 }
 
 
-def peak_megabytes(form: str, case: str) -> float:
-    """Growth of a fresh process's peak memory while one form runs, in MB."""
-    command = [sys.executable, __file__, "--peak", form, case]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
 def print_peak(form: str, case: str) -> None:
     """Body of the fresh process of `peak_megabytes`."""
     run = FORMS[form]()
     run(draw(32, *CASES[case][1:]))
     inputs = draw(*CASES[case])
     # Inputs are drawn with larger temporaries: what counts is growth over the resident size.
-    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
-    output = run(inputs)
-    status = Path("/proc/self/status").read_text()
-    peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
-    print(max(0.0, (peak - resident - output.nbytes) / 1e6))
+    output: list[np.ndarray] = []
+    grown = growth(lambda: output.append(run(inputs)))
+    print(max(0.0, grown - output[0].nbytes / 1e6))
 
 
 def main() -> None:
@@ -164,7 +155,7 @@ def main() -> None:
         print(f"{'form':28}{'CPU s':>9}{'ratio':>8}{'peak MB':>10}")
         record[case] = {}
         for name, spent in seconds.items():
-            ratio, peak = spent / seconds[BASELINE], peak_megabytes(name, case)
+            ratio, peak = spent / seconds[BASELINE], peak_megabytes(__file__, name, case)
             record[case][name] = {"cpu_s": spent, "ratio": ratio, "peak_mb": peak}
             print(f"{name:28}{spent:9.3f}{ratio:8.2f}{peak:10.0f}")
     RESULT.parent.mkdir(exist_ok=True)

@@ -9,8 +9,13 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmfusion.errors import MmfusionError
+from mmfusion.errors import DataError, ExportError, MmfusionError
+from mmfusion.registry import Role, list_models
+
+if TYPE_CHECKING:
+    from mmfusion.composition import Composition
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,54 +43,62 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mmfusion", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train a fusion network on folders of pairs")
-    _add_model(train)
+    train = commands.add_parser(
+        "train",
+        help="train a network on folders of images",
+        description="Train a fusion network on infrared-visible pairs, or a saliency network on "
+        "RGB images with metric depth and masks.",
+    )
+    _add_model(train, Role.FUSION, Role.SALIENCY)
     train.add_argument(
         "--data",
         type=Path,
         nargs="+",
         required=True,
         metavar="FOLDER",
-        help="holds infrared and visible images in subfolders ir and vi",
+        help="subfolders ir and vi for fusion; rgb, depth (16-bit, millimetres) and gt for "
+        "saliency",
     )
     train.add_argument("--out", type=Path, required=True, help="where weights and recipe go")
-    train.add_argument("--steps", type=_at_least(1), default=1200)
-    train.add_argument("--batch", type=_at_least(1), default=6)
+    train.add_argument("--steps", type=_at_least(1), help="default: 1200; saliency 3000")
+    train.add_argument("--batch", type=_at_least(1), help="default: 6; saliency 8")
     train.add_argument(
         "--crop",
         type=_at_least(11),  # the window of the SSIM loss
-        default=97,
-        help="side of the training crops that the network sees, pixels",
+        help="fusion: side of the training crops that the network sees, pixels (default: 97)",
     )
     train.add_argument(
         "--scales",
         type=_at_least(1),
         nargs="+",
-        default=[1, 2, 4],
-        help="sizes to train for, see --fusion-scale of export; 1 alone for a network that does "
-        "not blend (default: 1 2 4)",
+        help="fusion: sizes to train for, see --fusion-scale of export; 1 alone for a network "
+        "that does not blend (default: 1 2 4)",
     )
     train.add_argument("--seed", type=_at_least(0), default=0)
     train.set_defaults(command=_train)
 
     evaluate = commands.add_parser("evaluate", help="measure a fusion network on held-out pairs")
-    _add_model(evaluate)
+    _add_model(evaluate, Role.FUSION)
     evaluate.add_argument("--checkpoint", type=Path, required=True)
     evaluate.add_argument("--data", type=Path, nargs="+", required=True, metavar="FOLDER")
     evaluate.add_argument("--fusion-scale", type=_at_least(1), default=1)
     evaluate.add_argument("--out", type=Path, required=True, help="JSON file for the means")
     evaluate.set_defaults(command=_evaluate)
 
-    export = commands.add_parser("export", help="write an artifact that a robot runs")
-    _add_model(export)
-    export.add_argument("--checkpoint", type=Path, required=True)
-    export.add_argument("--rgb-size", type=_size, required=True, metavar="WIDTHxHEIGHT")
-    export.add_argument(
-        "--depth-size", type=_size, metavar="WIDTHxHEIGHT", help="default: the RGB size"
+    export = commands.add_parser(
+        "export",
+        help="write an artifact that a robot runs",
+        description="Write an artifact that a robot runs: of several networks by a composition "
+        "file, or of a fusion network alone by the other options.",
     )
     export.add_argument(
-        "--thermal-size", type=_size, metavar="WIDTHxHEIGHT", help="default: the RGB size"
+        "--composition", type=Path, metavar="YAML", help="cameras and networks; see docs/export.md"
     )
+    _add_model(export, Role.FUSION)
+    export.add_argument("--checkpoint", type=Path, help="required without --composition")
+    export.add_argument("--rgb-size", metavar="WIDTHxHEIGHT", help="required without --composition")
+    export.add_argument("--depth-size", metavar="WIDTHxHEIGHT", help="default: the RGB size")
+    export.add_argument("--thermal-size", metavar="WIDTHxHEIGHT", help="default: the RGB size")
     export.add_argument("--depth-encoding", choices=("16UC1", "32FC1"), default="16UC1")
     export.add_argument("--thermal-encoding", choices=("mono16", "mono8"), default="mono16")
     export.add_argument("--registration", choices=("identity", "homography"), default="identity")
@@ -109,8 +122,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="s4fusion_tiny", help="default: %(default)s")
+def _add_model(parser: argparse.ArgumentParser, *roles: Role) -> None:
+    parser.add_argument(
+        "--model",
+        choices=[name for role in roles for name in list_models(role)],
+        default="s4fusion_tiny",
+        help="default: %(default)s",
+    )
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -125,26 +143,22 @@ def _at_least(least: int) -> Callable[[str], int]:
     return parse
 
 
-def _size(text: str) -> tuple[int, int]:
-    try:
-        width, height = map(int, text.split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected e.g. 640x480") from None
-    return height, width
-
-
 def _train(options: argparse.Namespace) -> None:
+    names = ("model", "steps", "batch", "crop", "scales", "seed")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.model in list_models(Role.SALIENCY):
+        for name in ("crop", "scales"):
+            if name in given:
+                raise DataError(
+                    f"--{name} is for fusion networks; leave it out for {options.model}"
+                )
+        from mmfusion.train.saliency import SaliencyRecipe, train_saliency  # noqa: PLC0415
+
+        train_saliency(SaliencyRecipe(**given), options.data, options.out)
+        return
     from mmfusion.train.fusion import FusionRecipe, train_fusion  # noqa: PLC0415
 
-    recipe = FusionRecipe(
-        model=options.model,
-        steps=options.steps,
-        batch=options.batch,
-        crop=options.crop,
-        scales=tuple(options.scales),
-        seed=options.seed,
-    )
-    train_fusion(recipe, options.data, options.out)
+    train_fusion(FusionRecipe(**given), options.data, options.out)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -164,22 +178,44 @@ def _print_row(title: str, cells: list[str]) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from mmfusion.export import Provenance, export_artifact, read_provenance  # noqa: PLC0415
-    from mmfusion.graph.camera_graph import CameraSpec  # noqa: PLC0415
+    from mmfusion.composition import read_composition  # noqa: PLC0415
+    from mmfusion.export import export_artifact  # noqa: PLC0415
 
-    spec = CameraSpec(
-        rgb_size=options.rgb_size,
-        depth_size=options.depth_size or options.rgb_size,
-        thermal_size=options.thermal_size or options.rgb_size,
+    composition = (
+        _fusion_alone(options)
+        if options.composition is None
+        else read_composition(options.composition)
+    )
+    export_artifact(composition, options.out)
+    print(f"wrote {options.out}/graph.onnx and {options.out}/manifest.json")
+
+
+def _fusion_alone(options: argparse.Namespace) -> Composition:
+    from mmfusion.composition import (  # noqa: PLC0415
+        Composition,
+        FusionPart,
+        Provenance,
+        Weights,
+        parse_size,
+        read_provenance,
+    )
+    from mmfusion.graph.cameras import CameraSpec  # noqa: PLC0415
+
+    if options.checkpoint is None or options.rgb_size is None:
+        raise ExportError("needs --composition, or --checkpoint and --rgb-size")
+    rgb_size = parse_size(options.rgb_size)
+    cameras = CameraSpec(
+        rgb_size=rgb_size,
+        depth_size=parse_size(options.depth_size) if options.depth_size else rgb_size,
+        thermal_size=parse_size(options.thermal_size) if options.thermal_size else rgb_size,
         depth_encoding=options.depth_encoding,
         thermal_encoding=options.thermal_encoding,
         registration=options.registration,
-        fusion_scale=options.fusion_scale,
         registered_thermal=options.registered_thermal,
     )
     provenance = read_provenance(options.provenance) if options.provenance else Provenance()
-    export_artifact(options.model, options.checkpoint, spec, options.out, provenance)
-    print(f"wrote {options.out}/graph.onnx and {options.out}/manifest.json")
+    weights = Weights(options.model, options.checkpoint, provenance=provenance)
+    return Composition(cameras, FusionPart(weights, options.fusion_scale))
 
 
 if __name__ == "__main__":

@@ -7,21 +7,29 @@ import importlib.metadata
 import json
 import logging
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import onnx
 import torch
 from torch import Tensor, nn
 
 from mmfusion.checkpoint import load_checkpoint
+from mmfusion.composition import Composition, Weights
 from mmfusion.errors import ExportError
-from mmfusion.graph.camera_graph import RIG_PACKING, CameraGraph, CameraSpec
+from mmfusion.graph.camera_graph import Branches, CameraGraph
+from mmfusion.graph.cameras import RIG_PACKING
+from mmfusion.graph.detections import NMS_IOU, JointBranch
+from mmfusion.graph.luma_fusion import LumaFusion
+from mmfusion.graph.saliency import SaliencyBranch
 from mmfusion.layers.selective_scan_onnx import OPSET, add_selective_scan
 from mmfusion.manifest import validate_manifest
-from mmfusion.registry import create_model
+from mmfusion.published import load_published
+from mmfusion.registry import Role, create_model
+
+if TYPE_CHECKING:
+    from mmfusion.efficientmfd.network import EfficientMFD
+    from mmfusion.haf.network import HAF
 
 _MEANINGS = {
     "rgb": "rgb8 bytes of the RGB image",
@@ -33,79 +41,73 @@ _MEANINGS = {
     "fused": "rgb8 bytes of the fused image",
     "thermal_range_next": "thermal_range for the next frame",
     "registered_thermal": "mono8 bytes of thermal on the RGB picture, display range",
+    "saliency": "probability times 255 that a pixel of the RGB picture stands out",
+    "boxes": "x1 y1 x2 y2 of candidates, pixels of the RGB picture, before suppression by class",
+    "scores": "probability of each candidate, falling",
+    "classes": "index of each candidate's class",
+    "box_depth": "median depth in the middle of each box, metres; NaN where unknown",
 }
-_FUSED_PSNR_DB = 45.0  # below a grey level on average: invisible
+# How far an engine of reduced precision may be from float32.
+_TOLERANCES = {
+    "fused": {"psnr_db": 45.0},  # below a grey level on average: invisible
+    "saliency": {"mean_absolute_error": 2.0},
+    "boxes": {"matched_share": 0.95},
+}
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """Where a checkpoint comes from, as the manifest states it.
-
-    Attributes:
-        training_data: which data, in words.
-        recipe: how it was trained, in words or as a file name.
-        terms: under which terms the weights may be used.
-        quality: entries of the manifest's ``quality``.
-    """
-
-    training_data: str = "unstated"
-    recipe: str = "unstated"
-    terms: str = "unstated"
-    quality: Sequence[dict[str, Any]] = field(default_factory=tuple)
-
-
-def read_provenance(path: Path) -> Provenance:
-    """Read a provenance file: a JSON object with some of the fields of `Provenance`.
+def build_graph(composition: Composition) -> tuple[CameraGraph, list[dict[str, Any]]]:
+    """The camera graph of a composition, and the manifest's entries of its networks.
 
     Raises:
-        ExportError: if it is missing, no JSON, or has a key that `Provenance` lacks.
+        ExportError, ModelError: if a checkpoint does not fit, or the parts do not fit together.
     """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{path} is no readable JSON file: {error}") from error
-    known = {entry.name for entry in fields(Provenance)}
-    unknown = sorted(content.keys() - known) if isinstance(content, dict) else ["not an object"]
-    if unknown:
-        raise ExportError(
-            f"{path}: {unknown[0]!r} is unknown; expected an object with keys among "
-            f"{', '.join(sorted(known))}"
+    cameras, models = composition.cameras, []
+    fusion, saliency, joint = None, None, None
+    if composition.fusion is not None:
+        network, digest = _load(composition.fusion.weights)
+        fusion = LumaFusion(network, composition.fusion.scale)
+        models.append(_model_entry(Role.FUSION, composition.fusion.weights, digest))
+    if composition.saliency is not None:
+        network, digest = _load(composition.saliency.weights)
+        saliency = SaliencyBranch(
+            cast("HAF", network),
+            rgb_size=cameras.rgb_size,
+            depth_size=cameras.depth_size,
+            input_size=composition.saliency.input_size,
+            depth_range=composition.saliency.depth_range,
         )
-    return Provenance(**content)
+        models.append(_model_entry(Role.SALIENCY, composition.saliency.weights, digest))
+    if composition.detection is not None:
+        part = composition.detection
+        network, digest = _load(part.weights)
+        joint = JointBranch(
+            cast("EfficientMFD", network),
+            rgb_size=cameras.rgb_size,
+            scale=part.scale,
+            steps=part.steps,
+            noise_seed=part.noise_seed,
+        )
+        if composition.fusion is None:
+            models.append(_model_entry(Role.FUSION, part.weights, digest))
+        models.append(_model_entry(Role.DETECTION, part.weights, digest))
+    return CameraGraph(cameras, Branches(fusion, saliency, joint)).eval(), models
 
 
-def build_graph(model: str, checkpoint: Path, spec: CameraSpec) -> tuple[CameraGraph, str]:
-    """The camera graph around a trained fusion network, and its checkpoint's SHA-256."""
-    network = create_model(model)
-    digest = load_checkpoint(network, checkpoint)
-    return CameraGraph(spec, network).eval(), digest
-
-
-def export_artifact(
-    model: str,
-    checkpoint: Path,
-    spec: CameraSpec,
-    out: Path,
-    provenance: Provenance | None = None,
-) -> None:
+def export_artifact(composition: Composition, out: Path) -> None:
     """Write ``graph.onnx`` and ``manifest.json`` into ``out``.
 
     Args:
-        model: name of the fusion network, see `create_model`.
-        checkpoint: its weights, safetensors.
-        spec: the cameras.
+        composition: the cameras and networks.
         out: artifact folder, created if absent; its name becomes the artifact's.
-        provenance: what the manifest says of the weights.
 
     Raises:
-        ExportError: if the checkpoint does not fit.
-        ModelError: if the model is unknown.
+        ExportError, ModelError: if a checkpoint does not fit, or the parts do not fit together.
     """
-    provenance = provenance or Provenance()
-    graph, checkpoint_digest = build_graph(model, checkpoint, spec)
+    graph, models = build_graph(composition)
     inputs = graph.example_inputs()
     outputs = _example_outputs(graph, inputs)
     encoded = onnx_model(graph, inputs, list(outputs)).SerializeToString()
+    cameras, saliency = composition.cameras, composition.saliency
     manifest = {
         "schema_version": 1,
         "name": out.resolve().name,
@@ -114,29 +116,24 @@ def export_artifact(
         "outputs": [_tensor_entry(name, tensor) for name, tensor in outputs.items()],
         "encodings": {
             "rgb": "rgb8",
-            "depth": spec.depth_encoding,
-            "thermal": spec.thermal_encoding,
+            "depth": cameras.depth_encoding,
+            "thermal": cameras.thermal_encoding,
         },
-        "registration": spec.registration,
-        "rig_packing": RIG_PACKING[spec.registration],
-        "classes": [],
-        "models": [
-            {
-                "role": "fusion",
-                "name": model,
-                "checkpoint_sha256": checkpoint_digest,
-                "training_data": provenance.training_data,
-                "recipe": provenance.recipe,
-                "terms": provenance.terms,
-            }
-        ],
-        "quality": list(provenance.quality),
-        "tolerances": {"fused": {"psnr_db": _FUSED_PSNR_DB}},
+        "registration": cameras.registration,
+        "rig_packing": RIG_PACKING[cameras.registration],
+        "classes": [] if graph.joint is None else list(graph.joint.class_names),
+        "models": models,
+        "quality": _quality(composition),
+        "tolerances": {name: _TOLERANCES[name] for name in outputs if name in _TOLERANCES},
         "tools": {
             package: importlib.metadata.version(package)
             for package in ("mmfusion", "torch", "onnx")
         },
     }
+    if saliency is not None:
+        manifest["depth_range_m"] = [saliency.depth_range.near_m, saliency.depth_range.far_m]
+    if "boxes" in outputs:
+        manifest["detection"] = {"nms_iou": NMS_IOU}
     validate_manifest(manifest)
     out.mkdir(parents=True, exist_ok=True)
     (out / "graph.onnx").write_bytes(encoded)
@@ -153,7 +150,8 @@ def onnx_model(
         inputs: example inputs in the order of the graph.
         output_names: names of the graph's outputs.
     """
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    for chatty in ("torch.onnx", "onnxscript"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the exporter, not ours to act on
         program = torch.onnx.export(
@@ -175,6 +173,33 @@ def onnx_model(
         node.doc_string = ""
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _load(weights: Weights) -> tuple[nn.Module, str]:
+    """A network with its weights, and the SHA-256 of their file."""
+    network = create_model(weights.model)
+    if not weights.published:
+        return network, load_checkpoint(network, weights.checkpoint)
+    load_published(network, weights.checkpoint)
+    return network, hashlib.sha256(weights.checkpoint.read_bytes()).hexdigest()
+
+
+def _model_entry(role: Role, weights: Weights, digest: str) -> dict[str, Any]:
+    return {
+        "role": str(role),
+        "name": weights.model,
+        "checkpoint_sha256": digest,
+        "training_data": weights.provenance.training_data,
+        "recipe": weights.provenance.recipe,
+        "terms": weights.provenance.terms,
+    }
+
+
+def _quality(composition: Composition) -> list[dict[str, Any]]:
+    parts = (composition.fusion, composition.saliency, composition.detection)
+    return [
+        entry for part in parts if part is not None for entry in part.weights.provenance.quality
+    ]
 
 
 def _example_outputs(graph: CameraGraph, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

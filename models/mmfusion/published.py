@@ -2,90 +2,132 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import pickle
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from mmfusion.errors import ModelError
-from mmfusion.s4fusion import S4Fusion
+from mmfusion.registry import FAMILIES
 
-if TYPE_CHECKING:
-    from torch import nn
-
-# Applied in order to each published key; together they rename every one of the 304.
-_S4FUSION_RENAMES = [
-    (r"^vmunet\.", ""),
-    (r"^patch_embed_x\.", "embed_infrared."),
-    (r"^patch_embed_y\.", "embed_visible."),
-    (r"^layers_x\.", "encoder_infrared."),
-    (r"^layers_y\.", "encoder_visible."),
-    (r"^layers_up\.", "decoder."),
-    (r"^fusion_layers\.(\d+)\.layers\.(\d+)\.mark_proj$", r"fusion.\1.blocks.\2.mark"),
-    (r"^fusion_layers\.(\d+)\.layers\.(\d+)\.", r"fusion.\1.blocks.\2.space."),
-    (r"\.ln_1\.", ".norm."),
-    (r"\.self_attention\.", ".ss2d."),
-    (r"\.downsample\.", ".merge."),
-    (r"\.upsample\.expand\.", ".expand.linear."),
-    (r"\.upsample\.norm\.", ".expand.norm."),
-    (r"\.conv2d\.", ".conv."),
-    (r"\.x_proj_weight$", ".projections.0"),
-    (r"\.y_proj_weight$", ".projections.1"),
-    (r"\.dt_projs_weight$", ".step_weight"),
-    (r"\.dt_projs_bias$", ".step_bias"),
-    (r"\.A_logs$", ".log_a"),
-    (r"\.Ds$", ".skip"),
-    (r"^final_up\.norm\.", "tail.unused_norm."),
-    (r"^final_up\.", "tail."),
-    (r"^final_conv\.", "tail.conv."),
-]
+# Under which key training scripts keep the weights beside optimiser and epoch.
+_WRAPPERS = ("model", "state_dict", "model_state_dict")
+_PARALLEL_PREFIX = "module."  # of weights saved from nn.DataParallel
 
 
-def load_published(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
+@dataclass(frozen=True)
+class PublishedReport:
+    """What became of the keys of a published checkpoint.
+
+    Attributes:
+        loaded: how many of the model's tensors were set.
+        unused: published keys that are known and of no use: derived tables, layers whose result
+            the published forward pass throws away.
+        missing: tensors of the model that the checkpoint lacks; always empty if strict.
+        unexpected: published keys that mean nothing to the model; always empty if strict.
+    """
+
+    loaded: int
+    unused: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+
+def load_published(
+    model: nn.Module, source: Mapping[str, Any] | str | Path, *, strict: bool = True
+) -> PublishedReport:
     """Load weights in the published layout into ``model``.
 
     Args:
         model: from `create_model`, of the size the weights were made for.
-        state_dict: published keys to tensors or arrays; a checkpoint's wrapper
-            ``{"model": state_dict}`` is accepted too.
+        source: published keys to tensors or arrays, or a checkpoint file: a PyTorch file, of
+            which only tensors and plain values are read (no code in it can run), or safetensors.
+            Wrappers such as ``{"model": weights}`` and the prefix of nn.DataParallel are taken
+            off.
+        strict: refuse a checkpoint that lacks a tensor or has an unknown one. Otherwise load
+            what fits: a start for training.
 
     Raises:
-        ModelError: if the model has no published layout, or keys or shapes do not fit;
-            nothing is loaded then.
+        ModelError: if the model has no published layout, the file cannot be read safely, or keys
+            or shapes do not fit; nothing is loaded then.
     """
-    import torch  # noqa: PLC0415 (heavy)
-
-    if not isinstance(model, S4Fusion):
-        raise ModelError(f"{type(model).__name__} has no published checkpoint layout")
-    wrapped = state_dict.get("model")
-    if isinstance(wrapped, Mapping):
-        state_dict = wrapped
+    to_own_names = _renaming(model)
+    where = "these weights" if isinstance(source, Mapping) else str(source)
+    content = source if isinstance(source, Mapping) else _read(Path(source))
+    renamed, unused = to_own_names(_tensors(content, where), model)
     own = model.state_dict()
-    renamed = {}
-    for key, value in state_dict.items():
-        name = _rename(key)
-        tensor = torch.as_tensor(np.asarray(value) if isinstance(value, np.generic) else value)
-        if name in own and name.endswith((".log_a", ".skip")):
-            tensor = tensor.reshape(own[name].shape)  # published flat, directions before channels
-        renamed[name] = tensor
-    problems = [f"missing {key}" for key in own.keys() - renamed.keys()]
-    problems += [f"unexpected {key}" for key in renamed.keys() - own.keys()]
-    problems += [
+    missing = sorted(own.keys() - renamed.keys())
+    unexpected = sorted(renamed.keys() - own.keys())
+    fitting = own.keys() & renamed.keys()
+    problems = [
         f"{key} is {tuple(renamed[key].shape)}, expected {tuple(own[key].shape)}"
-        for key in own.keys() & renamed.keys()
+        for key in sorted(fitting)
         if renamed[key].shape != own[key].shape
     ]
+    if strict or not fitting:
+        problems += [f"missing {key}" for key in missing]
+        problems += [f"unexpected {key}" for key in unexpected]
     if problems:
-        shown = "; ".join(sorted(problems)[:3])
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ModelError(
-            f"these weights are not a published S4Fusion checkpoint for this model: {shown}"
-            f"{f' and {len(problems) - 3} more' if len(problems) > 3 else ''}"
+            f"{where}: not a published {type(model).__name__} checkpoint for this model: "
+            f"{'; '.join(problems[:3])}{more}"
         )
-    model.load_state_dict(renamed)
+    model.load_state_dict({key: renamed[key] for key in fitting}, strict=False)
+    return PublishedReport(len(fitting), tuple(unused), tuple(missing), tuple(unexpected))
 
 
-def _rename(key: str) -> str:
-    for pattern, replacement in _S4FUSION_RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
+def _renaming(model: nn.Module) -> Callable[..., tuple[dict[str, Tensor], list[str]]]:
+    for family in FAMILIES:
+        if type(model).__name__ == family.class_name:
+            to_own_names: Callable[..., Any] = family.module("published").to_own_names
+            return to_own_names
+    raise ModelError(f"{type(model).__name__} has no published checkpoint layout")
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise ModelError(f"no checkpoint at {path}; expected a PyTorch or safetensors file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # What PyTorch says here invites to load the file unsafely.
+        raise ModelError(
+            f"{path} cannot be read safely: it is damaged, or holds objects whose loading could "
+            "run code; save its state dict by itself with a tool you trust"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        reason = textwrap.shorten(str(error) or "it ends too early", 200)
+        raise ModelError(
+            f"{path} is no readable checkpoint ({reason}); expected a PyTorch or safetensors file"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise ModelError(f"{path} holds a {type(content).__name__}; expected a state dict")
+    return content
+
+
+def _tensors(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+    for wrapper in _WRAPPERS:
+        wrapped = content.get(wrapper)
+        if isinstance(wrapped, Mapping):
+            content = wrapped
+            break
+    tensors = {}
+    for key, value in content.items():
+        if not isinstance(value, Tensor | np.ndarray | np.generic):
+            raise ModelError(
+                f"{where}: {key!r} is a {type(value).__name__}; expected tensors by name"
+            )
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+        tensors[key.removeprefix(_PARALLEL_PREFIX)] = tensor
+    return tensors

@@ -1,37 +1,60 @@
-"""Models by name, in the manner of timm: presets are data."""
+"""Models by name, in the manner of timm: presets are data.
+
+The networks themselves, and PyTorch, are imported when the first is built.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+import importlib
+from collections.abc import Mapping
+from enum import Enum
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mmfusion.efficientmfd.config import PRESETS as EFFICIENTMFD
 from mmfusion.errors import ModelError
-from mmfusion.s4fusion import S4Fusion, S4FusionConfig
+from mmfusion.haf.config import PRESETS as HAF
+from mmfusion.s4fusion.config import PRESETS as S4FUSION
 
 if TYPE_CHECKING:
     from torch import nn
 
-_PRESETS: Mapping[str, Callable[[], nn.Module]] = {
-    # As published: 3.56 M parameters.
-    "s4fusion": lambda: S4Fusion(S4FusionConfig()),
-    # For CPUs and small boards: weights between the two pictures, see S4FusionConfig.blend.
-    "s4fusion_tiny": lambda: S4Fusion(
-        S4FusionConfig(
-            channels=24,
-            depths=(1, 1, 1),
-            states=4,
-            fusion_states=6,
-            fusion_blocks=1,
-            unused_published_layers=False,
-            blend=True,
-        )
-    ),
-}
+
+class Role(str, Enum):
+    """What a network does in the graph, as manifests and compositions call it."""
+
+    FUSION = "fusion"
+    SALIENCY = "saliency"
+    DETECTION = "detection"
+
+    def __str__(self) -> str:
+        return self.value
 
 
-def list_models() -> list[str]:
-    """Names that `create_model` knows."""
-    return sorted(_PRESETS)
+class Family(NamedTuple):
+    """One published system: its package, network class, the shapes it comes in, and its task."""
+
+    package: str
+    class_name: str
+    presets: Mapping[str, Any]
+    role: Role
+
+    def module(self, name: str) -> ModuleType:
+        """A module of the package, imported now."""
+        return importlib.import_module(f"mmfusion.{self.package}.{name}")
+
+
+FAMILIES = (
+    Family("s4fusion", "S4Fusion", S4FUSION, Role.FUSION),
+    Family("haf", "HAF", HAF, Role.SALIENCY),
+    Family("efficientmfd", "EfficientMFD", EFFICIENTMFD, Role.DETECTION),
+)
+
+
+def list_models(role: Role | None = None) -> list[str]:
+    """Names that `create_model` knows, all or those of one role."""
+    families = [family for family in FAMILIES if role is None or role is family.role]
+    return sorted(name for family in families for name in family.presets)
 
 
 def create_model(name: str) -> nn.Module:
@@ -43,9 +66,9 @@ def create_model(name: str) -> nn.Module:
     Raises:
         ModelError: if the name is unknown.
     """
-    try:
-        return _PRESETS[name]()
-    except KeyError:
-        raise ModelError(
-            f"unknown model {name!r}; expected one of: {', '.join(list_models())}"
-        ) from None
+    for family in FAMILIES:
+        if name in family.presets:
+            network_class = getattr(family.module("network"), family.class_name)
+            network: nn.Module = network_class(family.presets[name])
+            return network
+    raise ModelError(f"unknown model {name!r}; expected one of: {', '.join(list_models())}")

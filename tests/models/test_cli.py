@@ -193,12 +193,16 @@ def test_crops_larger_than_every_image(data, tmp_path, capsys):
     assert "no pair is at least 57 pixels wide and high" in complaint(capsys, *command)
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate"])
-def test_unknown_models_are_answered_with_the_known_ones(data, trained, tmp_path, capsys, command):
-    commands = both_commands(data, tmp_path, trained / "model.safetensors")
-    chosen = commands[0] if command == "train" else commands[1]
-    message = complaint(capsys, *chosen, "--model", "s5fusion")
-    assert "unknown model 's5fusion'; expected one of: s4fusion, s4fusion_tiny" in message
+@pytest.mark.parametrize("model", ["s5fusion", "efficientmfd_r50"])
+@pytest.mark.parametrize("command", [0, 1])
+def test_other_models_are_answered_with_the_usable_ones(data, tmp_path, capsys, command, model):
+    words = [*both_commands(data, tmp_path, tmp_path)[command], "--model", model]
+    with pytest.raises(SystemExit) as end:
+        cli.main([str(word) for word in words])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert f"invalid choice: '{model}' (choose from " in error
+    assert "s4fusion_tiny" in error
 
 
 def test_checkpoints_that_do_not_fit_are_refused(data, trained, tmp_path, capsys):

@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 
 import mmfusion
 from mmfusion.cli import main
+from mmfusion.composition import Composition, FusionPart, Weights
 from mmfusion.errors import ExportError
 from mmfusion.export import build_graph
-from mmfusion.graph.camera_graph import CameraSpec
+from mmfusion.graph.cameras import CameraSpec
 from mmfusion.manifest import validate_manifest
 
 pytestmark = pytest.mark.torch
@@ -89,10 +90,9 @@ def test_pytorch_and_onnxruntime_agree_on_real_images(artifact, checkpoint, shar
 
 
 def _compare(artifact, checkpoint, rgb, thermal):
-    spec = CameraSpec(
-        SIZE, SIZE, (60, 80), registration="homography", fusion_scale=2, registered_thermal=True
-    )
-    graph, _ = build_graph("s4fusion_tiny", checkpoint, spec)
+    spec = CameraSpec(SIZE, SIZE, (60, 80), registration="homography", registered_thermal=True)
+    fusion = FusionPart(Weights("s4fusion_tiny", checkpoint), scale=2)
+    graph, _ = build_graph(Composition(spec, fusion))
     feeds = {name: tensor.numpy() for name, tensor in graph.example_inputs().items()}
     feeds["rgb"] = rgb
     feeds["thermal"] = np.ascontiguousarray(thermal).view(np.uint8).reshape(60, 80, 2)
@@ -133,7 +133,8 @@ def test_a_wrong_manifest_is_refused_naming_the_key(artifact, change, message):
     [
         (["--checkpoint", "absent.safetensors"], "no checkpoint at absent.safetensors"),
         (["--model", "s4fusion"], "does not fit S4Fusion"),
-        (["--model", "s5"], "unknown model 's5'"),
+        (["--rgb-size", "wide"], "'wide' is no size; expected e.g. 640x480"),
+        (["--fusion-scale", "2", "--model", "s4fusion"], "does not fit S4Fusion"),
     ],
 )
 def test_user_errors_are_one_clear_line(checkpoint, tmp_path, capsys, arguments, message):
@@ -143,6 +144,13 @@ def test_user_errors_are_one_clear_line(checkpoint, tmp_path, capsys, arguments,
     assert message in errors
     assert "\n" not in errors
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("model", ["s5", "haf_swin_base"])
+def test_only_fusion_networks_can_be_exported_alone(checkpoint, tmp_path, capsys, model):
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", "--checkpoint", str(checkpoint), "--out", str(tmp_path), "--model", model])
+    assert f"invalid choice: '{model}' (choose from" in capsys.readouterr().err
 
 
 def test_a_wrong_provenance_file_is_refused(checkpoint, tmp_path, capsys):

@@ -11,7 +11,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 import mmfusion
 from mmfusion.errors import ModelError
-from mmfusion.s4fusion import S4Fusion, S4FusionConfig, padding
+from mmfusion.s4fusion.config import S4FusionConfig
+from mmfusion.s4fusion.network import S4Fusion, padding
 
 pytestmark = pytest.mark.torch
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmfusion.errors import ExportError
 from mmfusion.graph.photometry import enlarge, shrink
-from mmfusion.s4fusion import S4Fusion
+from mmfusion.s4fusion.network import S4Fusion
 
 
 class LumaFusion(nn.Module):
@@ -26,11 +26,13 @@ class LumaFusion(nn.Module):
             scale: 1 runs it at full size.
 
         Raises:
-            ExportError: if the scale is not 1 and the network does not blend.
+            ExportError: if the scale is below 1, or not 1 and the network does not blend.
         """
         super().__init__()
         self.network = network
         self.scale = scale
+        if scale < 1:
+            raise ExportError(f"fusion scale is {scale}; expected at least 1")
         if scale != 1 and not (isinstance(network, S4Fusion) and network.config.blend):
             raise ExportError(
                 f"fusion_scale {scale} needs a network that blends, such as s4fusion_tiny; "

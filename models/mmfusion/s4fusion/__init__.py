@@ -3,7 +3,3 @@
 Ma et al., "S4Fusion: Saliency-aware Selective State Space Model for Infrared Visible Image
 Fusion", arXiv 2405.20881.
 """
-
-from mmfusion.s4fusion.network import S4Fusion, S4FusionConfig, padding
-
-__all__ = ["S4Fusion", "S4FusionConfig", "padding"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from mmfusion.graph.luma_fusion import LumaFusion
 from mmfusion.registry import create_model
 from mmfusion.train.fusion_losses import gradient_loss, intensity_loss, ssim_loss, warmth_map
 from mmfusion.train.pairs import load_pairs
+from mmfusion.train.schedule import warmup_cosine
 
 _LARGEST_CROP = 256  # of the full picture, however much it is shrunk
 
@@ -43,7 +43,7 @@ class FusionRecipe:
     steps: int = 1200
     batch: int = 6
     crop: int = 97
-    scales: tuple[int, ...] = (1, 2, 4)
+    scales: Sequence[int] = (1, 2, 4)
     learning_rate: float = 2e-3
     intensity: float = 3.0
     gradient: float = 60.0
@@ -77,7 +77,7 @@ def train_fusion(recipe: FusionRecipe, folders: Sequence[Path], out: Path) -> No
         [{"params": decayed, "weight_decay": 1e-3}, {"params": others, "weight_decay": 0.0}],
         lr=recipe.learning_rate,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warmup_cosine(recipe.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(recipe.steps))
     out.mkdir(parents=True, exist_ok=True)
     with tqdm(range(recipe.steps), unit="step", dynamic_ncols=True) as progress:
         for step in progress:
@@ -104,18 +104,6 @@ def _loss_terms(
         "gradient": gradient_loss(fused, infrared, visible),
         "ssim": (ssim_loss(fused, infrared) + ssim_loss(fused, visible)) / 2,
     }
-
-
-def _warmup_cosine(steps: int) -> Callable[[int], float]:
-    warmup = max(1, steps // 20)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        progress = (step - warmup) / max(1, steps - warmup)
-        return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress))
-
-    return factor
 
 
 def _draw_batch(

@@ -45,7 +45,7 @@ def find_pairs(folder: Path) -> list[tuple[str, Path, Path]]:
             raise DataError(
                 f"{folder} has no {side} images: expected a subfolder named {' or '.join(names)}"
             )
-        sides[side] = _by_stem(found[0])
+        sides[side] = files_by_stem(found[0])
     infrared, visible = sides["infrared"], sides["visible"]
     unpaired = sorted(infrared.keys() ^ visible.keys())
     if unpaired:
@@ -58,7 +58,12 @@ def find_pairs(folder: Path) -> list[tuple[str, Path, Path]]:
     return [(stem, infrared[stem], visible[stem]) for stem in sorted(infrared)]
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def files_by_stem(folder: Path) -> dict[str, Path]:
+    """The images of a folder by file stem.
+
+    Raises:
+        DataError: if two share a stem.
+    """
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in _SUFFIXES:

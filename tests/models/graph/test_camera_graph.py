@@ -8,7 +8,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from mmfusion.errors import ExportError
-from mmfusion.graph.camera_graph import CameraGraph, CameraSpec
+from mmfusion.graph.camera_graph import Branches, CameraGraph
+from mmfusion.graph.cameras import CameraSpec
+from mmfusion.graph.luma_fusion import LumaFusion
 
 pytestmark = pytest.mark.torch
 SIZE = (24, 36)
@@ -22,7 +24,7 @@ class Brighter(torch.nn.Module):
 
 
 def run(spec, present=(1, 1, 1), rgb=None, thermal=None, **more):
-    graph = CameraGraph(spec, Brighter()).eval()
+    graph = CameraGraph(spec, Branches(LumaFusion(Brighter()))).eval()
     inputs = graph.example_inputs() | more
     inputs["present"] = torch.tensor(present, dtype=torch.float32)
     if rgb is not None:
@@ -120,7 +122,7 @@ def test_the_registered_thermal_comes_when_asked_for(rgb, person):
         ({"rgb_size": (0, 5)}, "rgb_size is 0x5"),
         ({"thermal_encoding": "mono12"}, "thermal_encoding is 'mono12'; expected mono16 or mono8"),
         ({"registration": "guess"}, "registration is 'guess'"),
-        ({"fusion_scale": 0}, "must be positive"),
+        ({"thermal_min_span": 0}, "thermal_min_span is 0; expected above 0"),
     ],
 )
 def test_impossible_cameras_are_refused(wrong, message):

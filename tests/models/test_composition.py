@@ -1,0 +1,103 @@
+"""Compositions: strict, with one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mmfusion.composition import read_composition
+from mmfusion.errors import ExportError
+from mmfusion.graph.depth_range import DepthRange
+
+WHOLE = {
+    "cameras": {"rgb_size": "640x480", "thermal_size": "160x120", "registration": "homography"},
+    "fusion": {"model": "s4fusion_tiny", "checkpoint": "f.safetensors", "scale": 4},
+    "saliency": {
+        "model": "haf_swin_base",
+        "published_checkpoint": "haf.pth",
+        "input_size": "320x256",
+        "depth_range_m": [0.5, 6],
+    },
+    "detection": {
+        "model": "efficientmfd_r50",
+        "checkpoint": "d.safetensors",
+        "provenance": "d.json",
+        "noise_seed": 3,
+    },
+    "extra_outputs": ["registered_thermal"],
+}
+
+
+def write(folder: Path, content: object) -> Path:
+    path = folder / "composition.yaml"
+    path.write_text(yaml.safe_dump(content))
+    (folder / "d.json").write_text(json.dumps({"terms": "mine"}))
+    return path
+
+
+def test_everything_is_read(tmp_path):
+    composition = read_composition(write(tmp_path, WHOLE))
+    cameras = composition.cameras
+    assert (cameras.rgb_size, cameras.depth_size) == ((480, 640), (480, 640))
+    assert (cameras.thermal_size, cameras.registration) == ((120, 160), "homography")
+    assert cameras.registered_thermal
+    fusion, saliency, detection = composition.fusion, composition.saliency, composition.detection
+    assert (fusion.scale, fusion.weights.checkpoint) == (4, tmp_path / "f.safetensors")
+    assert not fusion.weights.published
+    assert saliency.weights.published
+    assert saliency.input_size == (256, 320)
+    assert saliency.depth_range == DepthRange(0.5, 6)
+    assert (detection.noise_seed, detection.steps, detection.scale) == (3, None, 1)
+    assert detection.weights.provenance.terms == "mine"
+
+
+def test_the_detection_network_may_fuse(tmp_path):
+    content = {**WHOLE, "fusion": "detection"}
+    assert read_composition(write(tmp_path, content)).fusion is None
+
+
+def without(section, key):
+    return {**WHOLE, section: {k: v for k, v in WHOLE[section].items() if k != key}}
+
+
+def with_(section, **values):
+    return {**WHOLE, section: {**WHOLE[section], **values}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({**WHOLE, "colour": 1}, r"\$: .*'colour' was unexpected"),
+        (with_("saliency", size="1x1"), r"\$\.saliency: .*'size' was unexpected"),
+        ({k: v for k, v in WHOLE.items() if k != "fusion"}, "'fusion' is a required property"),
+        (with_("cameras", rgb_size=[640, 480]), r"\$\.cameras\.rgb_size"),
+        (with_("cameras", rgb_size="0x480"), r"\$\.cameras\.rgb_size"),
+        (without("saliency", "published_checkpoint"), "saliency has neither of checkpoint and"),
+        (with_("detection", published_checkpoint="x"), "detection has both of checkpoint and"),
+        (with_("saliency", depth_range_m=[6, 0.5]), "depth range is 6 to 0.5 m; expected 0 < near"),
+        (with_("saliency", model="s4fusion"), "'s4fusion' is no saliency network; expected one of"),
+        (with_("fusion", model="efficientmfd_r50"), "'efficientmfd_r50' is no fusion network"),
+        ({k: WHOLE[k] for k in ("cameras",)} | {"fusion": "detection"}, "there is none; add one"),
+        (with_("detection", provenance="gone.json"), "gone.json is no readable JSON file"),
+        ({**WHOLE, "fusion": "saliency"}, r"\$\.fusion"),
+        (["cameras"], r"\$: .* is not of type 'object'"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, content, message):
+    path = write(tmp_path, content)
+    with pytest.raises(ExportError, match=message) as raised:
+        read_composition(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_unreadable_files_are_named(tmp_path):
+    with pytest.raises(ExportError, match=r"no readable composition at .*gone.yaml"):
+        read_composition(tmp_path / "gone.yaml")
+    path = tmp_path / "bad.yaml"
+    path.write_text("cameras: [")
+    with pytest.raises(ExportError, match=r"bad.yaml is not valid YAML"):
+        read_composition(path)

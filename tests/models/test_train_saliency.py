@@ -1,0 +1,96 @@
+"""Training a saliency network: data, loss, and a loop that learns."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from safetensors.torch import load_file
+
+import mmfusion
+from mmfusion import cli
+from mmfusion.errors import DataError
+from mmfusion.train.saliency_losses import saliency_loss
+from mmfusion.train.scenes import load_scenes
+
+pytestmark = pytest.mark.torch
+MODEL = "haf_mobilenetv3_small"
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """A near, dark square before a far, bright wall; the square stands out."""
+    folder = tmp_path / "scenes"
+    for name in ("rgb", "depth", "gt"):
+        (folder / name).mkdir(parents=True)
+    for index in range(3):
+        rgb = np.full((60, 80, 3), 200, np.uint8)
+        depth = np.full((60, 80), 4000, np.uint16)
+        mask = np.zeros((60, 80), np.uint8)
+        square = np.s_[15:45, 10 + 15 * index : 40 + 15 * index]
+        rgb[square], depth[square], mask[square] = (40, 60, 80), 900, 255
+        depth[:5] = 0
+        for name, image in (("rgb", rgb), ("depth", depth), ("gt", mask)):
+            cv2.imwrite(str(folder / name / f"{index}.png"), image)
+    return folder
+
+
+def test_the_loss_is_the_published_one():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 1, 5, 6))
+    mask = (rng.random((2, 1, 5, 6)) < 0.4).astype(float)
+    p = 1 / (1 + np.exp(-logits))
+    bce = -(mask * np.log(p) + (1 - mask) * np.log(1 - p)).mean()
+    shared, both = (p * mask).sum((1, 2, 3)), (p + mask).sum((1, 2, 3))
+    expected = bce + (1 - (shared + 1) / (both - shared + 1)).mean()
+    tensors = [torch.from_numpy(logits)] * 4
+    assert saliency_loss(tensors, torch.from_numpy(mask)).item() == pytest.approx(4 * expected)
+
+
+def test_training_learns_and_its_weights_fit_the_model(scenes, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["train", "--model", MODEL, "--data", str(scenes), "--out", str(out)]
+    assert cli.main([*arguments, "--steps", "3", "--batch", "2", "--seed", "4"]) == 0
+    recipe = json.loads((out / "recipe.json").read_text())
+    assert (recipe["model"], recipe["steps"], recipe["scenes"]) == (MODEL, 3, 3)
+    trained = load_file(out / "model.safetensors")
+    torch.manual_seed(4)
+    model = mmfusion.create_model(MODEL)
+    fresh = {key: value.clone() for key, value in model.state_dict().items()}
+    model.load_state_dict(trained)
+    assert any(not torch.equal(fresh[key], trained[key]) for key in fresh)
+
+
+def test_relative_depth_is_left_out(scenes):
+    near_dark = np.full((60, 80), 90, np.uint8)
+    cv2.imwrite(str(scenes / "depth" / "1.png"), near_dark)
+    assert [scene.name for scene in load_scenes([scenes])] == ["0", "2"]
+    for index in (0, 2):
+        cv2.imwrite(str(scenes / "depth" / f"{index}.png"), near_dark)
+    with pytest.raises(DataError, match="no sample with 16-bit depth in"):
+        load_scenes([scenes])
+
+
+def test_wrong_data_are_named(scenes, tmp_path):
+    (scenes / "gt" / "1.png").unlink()
+    with pytest.raises(DataError, match="1 samples lack colour, depth or mask: 1"):
+        load_scenes([scenes])
+    cv2.imwrite(str(scenes / "gt" / "1.png"), np.zeros((60, 81), np.uint8))
+    with pytest.raises(DataError, match=r"sample 1 in .*mask \(60, 81\); a registered sample"):
+        load_scenes([scenes])
+    (scenes / "gt" / "1.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1.png is not a readable image"):
+        load_scenes([scenes])
+    with pytest.raises(DataError, match="has no colour images: expected a subfolder named rgb"):
+        load_scenes([tmp_path])
+
+
+def test_options_of_fusion_networks_are_refused(scenes, tmp_path, capsys):
+    arguments = ["train", "--model", MODEL, "--data", str(scenes), "--out", str(tmp_path / "o")]
+    assert cli.main([*arguments, "--crop", "40"]) == 1
+    assert "--crop is for fusion networks" in capsys.readouterr().err
