@@ -25,6 +25,11 @@ ARTIFACT = ROOT / "artifacts" / "s4fusion_tiny_640x480"
 RIG = ROOT / "calibration" / "demo.yaml"
 INPUTS = ["rgb/image", "rgb/camera_info", "depth/image", "thermal/image"]
 OUTPUTS = ["fusion_node/fused/image", "fusion_node/fused/camera_info", "fusion_node/status"]
+# What else the node publishes, by the output of the graph that it takes.
+MORE_OUTPUTS = {
+    "saliency": ["fusion_node/saliency/mask"],
+    "boxes": ["fusion_node/detections", "fusion_node/detections_3d", "fusion_node/markers"],
+}
 HEADLINE_METRICS = ("Q_ABF", "VIF", "SF")
 LISTENERS = 2  # node and recorder: whoever comes later misses pictures
 STOP_TIMEOUT_S = 20.0
@@ -97,15 +102,18 @@ def _play_and_record(options: argparse.Namespace, out: Path) -> Path:
             raise DemoError(f"no {what} at {path}")
     recording = out / "recording"
     _remove_old(recording)
-    sizes = _image_sizes(options.artifact)
+    tensors = _tensors(options.artifact)
+    sizes = _image_sizes(tensors)
     _use_private_domain()
     node = ["fusion_node", "--ros-args", "-p", f"artifact:={options.artifact.resolve()}",
             "-p", f"rig:={options.rig.resolve()}", "-p", f"backend:={options.backend}",
             "-p", "autostart:=true"]  # fmt: skip
-    recorder = ["recorder", "--out", str(recording), *INPUTS, *OUTPUTS]
+    more = [topic for name, topics in MORE_OUTPUTS.items() if name in tensors for topic in topics]
+    recorder = ["recorder", "--out", str(recording), *INPUTS, *OUTPUTS, *more]
     player = ["camera_player", str(options.data.resolve()), "--size", sizes["rgb"],
               "--frames", str(options.frames), "--listeners", str(LISTENERS)]  # fmt: skip
-    player += ["--depth-size", sizes["depth"], "--thermal-size", sizes["thermal"]]
+    for camera in ("depth", "thermal"):
+        player += [f"--{camera}-size", sizes[camera]] if camera in sizes else []
     player += ["--rate", str(options.rate)] if _is_folder_of_images(options.data) else []
     player += [word for camera in options.without for word in ("--without", camera)]
     shown = ", ".join(f"{camera} {size}" for camera, size in sizes.items())
@@ -165,19 +173,25 @@ def _message_counts(recording: Path) -> dict[str, int]:
     }
 
 
-def _image_sizes(artifact: Path) -> dict[str, str]:
-    """What the artifact takes, by camera, as WIDTHxHEIGHT."""
+def _tensors(artifact: Path) -> dict[str, list[int]]:
+    """Shape of every input and output of an artifact."""
     try:
-        inputs = json.loads((artifact / "manifest.json").read_text())["inputs"]
-        shapes = {entry["name"]: entry["shape"] for entry in inputs}
-        return {
-            camera: f"{shapes[camera][1]}x{shapes[camera][0]}"
-            for camera in ("rgb", "depth", "thermal")
-        }
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        manifest = json.loads((artifact / "manifest.json").read_text())
+        entries = [*manifest["inputs"], *manifest["outputs"]]
+        return {entry["name"]: entry["shape"] for entry in entries}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DemoError(
             f"{artifact} is no artifact; expected a folder written by 'mmfusion export' ({error!r})"
         ) from error
+
+
+def _image_sizes(tensors: dict[str, list[int]]) -> dict[str, str]:
+    """What an artifact takes, by camera, as WIDTHxHEIGHT."""
+    return {
+        camera: f"{tensors[camera][1]}x{tensors[camera][0]}"
+        for camera in ("rgb", "depth", "thermal")
+        if camera in tensors
+    }
 
 
 def _use_private_domain() -> None:
@@ -222,9 +236,10 @@ def _print_summary(recording: Path, out: Path) -> None:
     replay = out / "replay"
     metrics = json.loads((replay / "metrics.json").read_text())
     latency = json.loads((replay / "latency.json").read_text())
+    masks = counts.get("/fusion_node/saliency/mask", 0)
     print(
         f"\nlive:    {counts.get('/fusion_node/fused/image', 0)} of {counts['/rgb/image']} RGB "
-        "frames came back fused"
+        f"frames came back fused{f', {masks} with a saliency mask' if masks else ''}"
     )
     print(f"offline: {metrics['sets']} frame sets, engine {latency['stages']['engine']['p50']:.0f} "
           f"ms per set (median, {metrics['engine']['backend']})")  # fmt: skip

@@ -59,7 +59,9 @@ def test_all_three_published_systems_run_as_one_graph(tmp_path):
         Weights("efficientmfd_r50", tmp_path / "efficientmfd_r50.safetensors")
     )
     saliency = SaliencyPart(Weights("haf_swin_base", tmp_path / "haf_swin_base.safetensors"))
-    composition = Composition(CameraSpec(SIZE, SIZE, SIZE), None, saliency, detection)
+    composition = Composition(
+        CameraSpec(SIZE, SIZE, SIZE), None, SaliencyPart(saliency), DetectionPart(detection)
+    )
     export_artifact(composition, tmp_path / "artifact")
     graph, _ = build_graph(composition)
     inputs = drawn_inputs(graph) | {"present": flags("rgb", "depth", "thermal")}

@@ -65,6 +65,16 @@ def test_quality_is_looked_up_by_the_set_of_modalities(folder):
     assert artifact.expected_quality(frozenset()) == {}
 
 
+def test_quality_of_several_networks_is_joined(folder):
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    entry = {"modalities": ["thermal", "rgb"], "data": "made up", "metrics": {"S": 0.9}}
+    manifest["quality"].append(entry)
+    path.write_text(json.dumps(manifest))
+    expected = QUALITY["rgb", "thermal"] | {"S": 0.9}
+    assert open_artifact(folder).expected_quality(frozenset({THERMAL, RGB})) == expected
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "graph.onnx"])
 def test_missing_files_are_named(folder, name):
     (folder / name).unlink()

@@ -145,13 +145,20 @@ def open_artifact(folder: Path) -> Artifact:
         rig_packing=tuple(manifest["rig_packing"]),
         classes=tuple(manifest["classes"]),
         nms_iou=manifest.get("detection", {}).get("nms_iou"),
-        quality={
-            frozenset(map(Modality, entry["modalities"])): entry["metrics"]
-            for entry in manifest["quality"]
-        },
+        quality=_quality(manifest["quality"]),
         digest=digest,
         manifest=manifest,
     )
+
+
+def _quality(entries: list[dict[str, Any]]) -> dict[frozenset[Modality], dict[str, float]]:
+    """Metrics by modality set; several networks may each have their own for one set."""
+    quality: dict[frozenset[Modality], dict[str, float]] = {}
+    for entry in entries:
+        quality.setdefault(frozenset(map(Modality, entry["modalities"])), {}).update(
+            entry["metrics"]
+        )
+    return quality
 
 
 @cache
