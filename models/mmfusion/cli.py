@@ -77,12 +77,16 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=_at_least(0), default=0)
     train.set_defaults(command=_train)
 
-    evaluate = commands.add_parser("evaluate", help="measure a fusion network on held-out pairs")
-    _add_model(evaluate, Role.FUSION)
+    evaluate = commands.add_parser("evaluate", help="measure a network on held-out images")
+    _add_model(evaluate, Role.FUSION, Role.SALIENCY)
     evaluate.add_argument("--checkpoint", type=Path, required=True)
-    evaluate.add_argument("--data", type=Path, nargs="+", required=True, metavar="FOLDER")
-    evaluate.add_argument("--fusion-scale", type=_at_least(1), default=1)
-    evaluate.add_argument("--out", type=Path, required=True, help="JSON file for the means")
+    evaluate.add_argument(
+        "--data", type=Path, nargs="+", required=True, metavar="FOLDER", help="as for train"
+    )
+    evaluate.add_argument(
+        "--fusion-scale", type=_at_least(1), help="fusion: as for export (default: 1)"
+    )
+    evaluate.add_argument("--out", type=Path, required=True, help="JSON file for the figures")
     evaluate.set_defaults(command=_evaluate)
 
     export = commands.add_parser(
@@ -146,35 +150,44 @@ def _at_least(least: int) -> Callable[[str], int]:
 def _train(options: argparse.Namespace) -> None:
     names = ("model", "steps", "batch", "crop", "scales", "seed")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if options.model in list_models(Role.SALIENCY):
-        for name in ("crop", "scales"):
-            if name in given:
-                raise DataError(
-                    f"--{name} is for fusion networks; leave it out for {options.model}"
-                )
+    if _is_saliency(options, "crop", "scales"):
         from mmfusion.train.saliency import SaliencyRecipe, train_saliency  # noqa: PLC0415
 
         train_saliency(SaliencyRecipe(**given), options.data, options.out)
-        return
-    from mmfusion.train.fusion import FusionRecipe, train_fusion  # noqa: PLC0415
+    else:
+        from mmfusion.train.fusion import FusionRecipe, train_fusion  # noqa: PLC0415
 
-    train_fusion(FusionRecipe(**given), options.data, options.out)
+        train_fusion(FusionRecipe(**given), options.data, options.out)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from mmfusion.evaluate import evaluate_fusion  # noqa: PLC0415
+    what = (options.model, options.checkpoint, options.data, options.out)
+    if _is_saliency(options, "fusion_scale"):
+        from mmfusion.evaluate_saliency import evaluate_saliency  # noqa: PLC0415
 
-    means = evaluate_fusion(
-        options.model, options.checkpoint, options.data, options.out, options.fusion_scale
-    )
-    names = list(next(iter(means.values())))
+        rows = evaluate_saliency(*what)
+    else:
+        from mmfusion.evaluate_fusion import evaluate_fusion  # noqa: PLC0415
+
+        rows = evaluate_fusion(*what, options.fusion_scale or 1)
+    names = list(next(iter(rows.values())))
     _print_row("", names)
-    for method, values in means.items():
-        _print_row(method, [f"{values[name]:.3f}" for name in names])
+    for title, values in rows.items():
+        _print_row(title, [f"{values[name]:.3f}" for name in names])
+
+
+def _is_saliency(options: argparse.Namespace, *only_for_fusion: str) -> bool:
+    if options.model not in list_models(Role.SALIENCY):
+        return False
+    for name in only_for_fusion:
+        if getattr(options, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise DataError(f"{option} is for fusion networks; leave it out for {options.model}")
+    return True
 
 
 def _print_row(title: str, cells: list[str]) -> None:
-    print(f"{title:10}" + "".join(f"{cell:>9}" for cell in cells))
+    print(f"{title:10}" + "".join(f"{cell:>11}" for cell in cells))
 
 
 def _export(options: argparse.Namespace) -> None:

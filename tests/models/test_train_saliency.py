@@ -10,7 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from safetensors.torch import load_file
+from compositions import spread
+from safetensors.torch import load_file, save_file
 
 import mmfusion
 from mmfusion import cli
@@ -94,3 +95,20 @@ def test_options_of_fusion_networks_are_refused(scenes, tmp_path, capsys):
     arguments = ["train", "--model", MODEL, "--data", str(scenes), "--out", str(tmp_path / "o")]
     assert cli.main([*arguments, "--crop", "40"]) == 1
     assert "--crop is for fusion networks" in capsys.readouterr().err
+
+
+def test_a_network_is_measured_with_depth_and_without(scenes, tmp_path, capsys):
+    pytest.importorskip("py_sod_metrics", reason="mmfusion[eval] is not installed")
+    checkpoint = tmp_path / "model.safetensors"
+    torch.manual_seed(0)
+    save_file(spread(mmfusion.create_model(MODEL)).state_dict(), checkpoint)
+    out = tmp_path / "figures.json"
+    what = ["evaluate", "--model", MODEL, "--checkpoint", str(checkpoint)]
+    assert cli.main([*what, "--data", str(scenes), "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    assert record["scenes"] == 3
+    with_depth, without = record["figures"]["rgb+depth"], record["figures"]["rgb"]
+    assert with_depth.keys() == without.keys()
+    assert with_depth != without
+    assert all(0 <= value <= 1 for value in with_depth.values())
+    assert f"{with_depth['MAE']:.3f}" in capsys.readouterr().out

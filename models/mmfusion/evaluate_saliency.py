@@ -1,0 +1,82 @@
+"""Measure a saliency network on scenes it was not trained on, with depth and without."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from mmfusion.checkpoint import load_checkpoint
+from mmfusion.graph.depth import unpack_depth
+from mmfusion.graph.depth_range import DepthRange
+from mmfusion.graph.photometry import pack_uint8, unpack_rgb8
+from mmfusion.graph.saliency import SaliencyBranch
+from mmfusion.haf.network import HAF
+from mmfusion.metrics import compare_saliency, saliency_library, summarise_saliency
+from mmfusion.registry import create_model
+from mmfusion.train.scenes import Scene, load_scenes
+
+_FOREGROUND = 128
+
+
+def evaluate_saliency(
+    model: str, checkpoint: Path, folders: Sequence[Path], out: Path
+) -> dict[str, dict[str, float]]:
+    """Saliency metrics of a network over scenes.
+
+    Args:
+        model: name for `create_model`.
+        checkpoint: its weights, safetensors.
+        folders: see `load_scenes`.
+        out: JSON file to write the figures to.
+
+    Returns:
+        Figures by what the network sees ("rgb+depth", "rgb") and metric.
+
+    Raises:
+        ModelError: if the checkpoint does not fit.
+        DataError: if the data are unusable.
+        MetricError: if the package that measures is not installed.
+    """
+    saliency_library()  # better now than after the first scene
+    network = create_model(model)
+    load_checkpoint(network, checkpoint)
+    scenes = load_scenes(folders)
+    branches: dict[tuple[int, ...], SaliencyBranch] = {}
+    figures = {}
+    for modalities in ("rgb+depth", "rgb"):
+        compared = []
+        for scene in tqdm(scenes, desc=modalities, unit="scene", dynamic_ncols=True):
+            size = cast("tuple[int, int]", scene.mask.shape)
+            if size not in branches:
+                branches[size] = SaliencyBranch(
+                    cast("HAF", network),
+                    rgb_size=size,
+                    depth_size=size,
+                    input_size=None,
+                    depth_range=DepthRange(),
+                ).eval()
+            saliency = _find(branches[size], scene, with_depth="depth" in modalities)
+            truth = np.where(scene.mask > _FOREGROUND, 255, 0).astype(np.uint8)
+            compared.append(compare_saliency(saliency, truth))
+        figures[modalities] = summarise_saliency(compared)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    record = {"scenes": len(scenes), "figures": figures}
+    out.write_text(json.dumps(record, indent=2) + "\n")
+    return figures
+
+
+def _find(branch: SaliencyBranch, scene: Scene, *, with_depth: bool) -> NDArray[np.uint8]:
+    raw = scene.depth.astype("<u2").view(np.uint8).reshape(*scene.depth.shape, 2)
+    metres, valid = unpack_depth(torch.from_numpy(raw))
+    with torch.inference_mode():
+        rgb = unpack_rgb8(torch.from_numpy(scene.rgb))
+        probability = branch(rgb, metres, valid * float(with_depth))
+        picture: NDArray[np.uint8] = pack_uint8(probability)[..., 0].numpy()
+    return picture
