@@ -124,6 +124,44 @@ def test_it_waits_for_a_topic_and_ends_when_idle(node, tmp_path):
     assert [frame.header.stamp.sec for frame in read(out, "/late/image")] == [7]
 
 
+def test_a_topic_may_appear_while_another_is_written(node, tmp_path, monkeypatch):
+    clashes = []
+
+    class Watchful(Writer):
+        """Notes whoever changes the bag while a message is being written."""
+
+        busy = False
+
+        def write(self, *arguments):
+            self.busy = True
+            time.sleep(0.02)
+            super().write(*arguments)
+            self.busy = False
+
+        def add_connection(self, *arguments, **options):
+            if self.busy:
+                clashes.append(arguments)
+            return super().add_connection(*arguments, **options)
+
+    monkeypatch.setattr(recorder, "Writer", Watchful)
+    executor = rclpy.executors.SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    names = [f"topic_{index}" for index in range(6)]
+    with recorder.Recorder(node, tmp_path / "bag", names) as recording:
+        publishers = []
+        for name in names:
+            publishers.append(node.create_publisher(Image, name, 10))
+            deadline = time.monotonic() + TIMEOUT
+            while f"/{name}" in recording.missing and time.monotonic() < deadline:
+                for publisher in publishers:
+                    publisher.publish(picture(1))
+                executor.spin_once(timeout_sec=0.01)
+                recording.look()
+        assert not recording.missing
+    assert not clashes
+    assert sum(1 for _ in read(tmp_path / "bag", f"/{names[0]}")) == recording.counts["/topic_0"]
+
+
 def test_it_ends_by_sigterm_with_a_complete_bag(tmp_path):
     out = tmp_path / "bag"
     with recording(out, "/never") as process:

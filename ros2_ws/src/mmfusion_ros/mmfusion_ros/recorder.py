@@ -79,6 +79,8 @@ class Recorder:
             message = f"no bag can be made at {folder}: {error}; pass another --out"
             raise BagError(message) from error
         self._writing: Background[None] = Background("write", backlog=_BACKLOG)
+        # A topic may appear while messages of others are written, into the same chunk.
+        self._file = threading.Lock()
         self.counts: Counter[str] = Counter(dict.fromkeys(self._missing, 0))
         self.last_message = time.monotonic()
         self.failure: OSError | None = None
@@ -134,12 +136,13 @@ class Recorder:
 
     def _subscribe(self, topic: str, msgtype: str, offered: list[Any]) -> None:
         message_class = _message_class(topic, msgtype)
-        connection = self._writer.add_connection(
-            topic,
-            msgtype,
-            typestore=typestore_for(msgtype),
-            offered_qos_profiles=[_for_bag(profile) for profile in offered],
-        )
+        with self._file:
+            connection = self._writer.add_connection(
+                topic,
+                msgtype,
+                typestore=typestore_for(msgtype),
+                offered_qos_profiles=[_for_bag(profile) for profile in offered],
+            )
         self._node.create_subscription(
             message_class,
             topic,
@@ -161,7 +164,8 @@ class Recorder:
         # After a first failure the file may end within a message: more would be lost in there.
         if self.failure is None:
             try:
-                self._writer.write(connection, time_ns, data)
+                with self._file:
+                    self._writer.write(connection, time_ns, data)
             except OSError as error:
                 self.failure = error
 
