@@ -41,4 +41,4 @@ RUN chmod -R a+rX /mmfusion
 ENV ROS_LOG_DIR=/tmp/ros-log
 
 ENTRYPOINT ["bash", "-c", "source /mmfusion/.venv/mmfusion/environment.sh && exec \"$@\"", "mmfusion"]
-CMD ["ros2", "launch", "mmfusion_ros", "fusion.launch.py", "artifact:=/mmfusion/artifacts/s4fusion_tiny_640x480"]
+CMD ["ros2", "launch", "mmfusion_ros", "fusion.launch.py", "artifact:=/mmfusion/artifacts/rgbdt_tiny_640x480"]

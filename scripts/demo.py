@@ -21,7 +21,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data" / "courtyard"
-ARTIFACT = ROOT / "artifacts" / "s4fusion_tiny_640x480"
+ARTIFACT = ROOT / "artifacts" / "rgbdt_tiny_640x480"
 RIG = ROOT / "calibration" / "demo.yaml"
 INPUTS = ["rgb/image", "rgb/camera_info", "depth/image", "thermal/image"]
 OUTPUTS = ["fusion_node/fused/image", "fusion_node/fused/camera_info", "fusion_node/status"]

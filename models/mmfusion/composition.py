@@ -225,7 +225,9 @@ def _saliency(content: Mapping[str, Any], folder: Path) -> SaliencyPart:
     return SaliencyPart(
         _weights(Role.SALIENCY, content, folder),
         None if size is None else parse_size(size),
-        DepthRange(*content["depth_range_m"]) if "depth_range_m" in content else DepthRange(),
+        DepthRange(*map(float, content["depth_range_m"]))  # 10 is an int to YAML
+        if "depth_range_m" in content
+        else DepthRange(),
     )
 
 

@@ -29,6 +29,7 @@ def write_composition(folder: Path, **changes: object) -> Path:
             "model": SALIENCY,
             "checkpoint": f"{SALIENCY}.safetensors",
             "input_size": "128x96",
+            "depth_range_m": [0.3, 10],
         },
         "detection": {"model": DETECTION, "checkpoint": f"{DETECTION}.safetensors"},
     }

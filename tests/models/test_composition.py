@@ -50,6 +50,7 @@ def test_everything_is_read(tmp_path):
     assert saliency.weights.published
     assert saliency.input_size == (256, 320)
     assert saliency.depth_range == DepthRange(0.5, 6)
+    assert isinstance(saliency.depth_range.far_m, float)
     assert (detection.noise_seed, detection.steps, detection.scale) == (3, None, 1)
     assert detection.weights.provenance.terms == "mine"
 
