@@ -13,16 +13,15 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import roi_align
 
 from mmfusion.efficientmfd.fusion_tree import RegionBranches
 from mmfusion.efficientmfd.network import EfficientMFD
-from mmfusion.efficientmfd.roi_align import BINS, POSITIONS, STRIDES, level_masks
 from mmfusion.haf.fusion_block import FusionBlock
 from mmfusion.haf.neck import TwinConv2d
 from mmfusion.haf.network import HAF
 from mmfusion.layers.selective_scan import selective_scan_reference
 from mmfusion.s4fusion.network import S4Fusion
+from mmfusion.train.level_pool import pool_on_own_level
 
 
 class PublishedS4Fusion(nn.Module):
@@ -126,7 +125,7 @@ class PublishedEfficientMFD(nn.Module):
         run = network.head.forward
 
         def forward(pyramid: Any, boxes: Tensor, modulations: Tensor) -> tuple[Tensor, Tensor]:
-            return run(pyramid, boxes, modulations, _pool_by_level)
+            return run(pyramid, boxes, modulations, pool_on_own_level)
 
         return forward
 
@@ -140,15 +139,3 @@ def _regions_at_image_size(self: RegionBranches, levels: Any, size: tuple[int, i
         )
     merged: Tensor = self.merge(large[0] + large[1] + large[2]).relu()
     return merged
-
-
-def _pool_by_level(pyramid: Any, boxes: Tensor) -> Tensor:
-    flat = boxes[0]
-    channels = pyramid[0].shape[1]
-    pooled = flat.new_zeros(len(flat), channels, BINS, BINS)
-    for level, stride, mask in zip(pyramid, STRIDES, level_masks(flat), strict=True):
-        index = mask.nonzero()[:, 0]
-        pooled[index] = roi_align(
-            level, [flat[index]], BINS, 1 / stride, sampling_ratio=2, aligned=True
-        )
-    return pooled.view(1, len(flat), channels, POSITIONS).transpose(2, 3)

@@ -46,22 +46,24 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
         help="train a network on folders of images",
-        description="Train a fusion network on infrared-visible pairs, or a saliency network on "
-        "RGB images with metric depth and masks.",
+        description="Train a fusion network on infrared-visible pairs, a saliency network on RGB "
+        "images with metric depth and masks, or a detection network on pairs with boxes.",
     )
-    _add_model(train, Role.FUSION, Role.SALIENCY)
+    _add_model(train, *Role)
     train.add_argument(
         "--data",
         type=Path,
         nargs="+",
         required=True,
         metavar="FOLDER",
-        help="subfolders ir and vi for fusion; rgb, depth (16-bit, millimetres) and gt for "
-        "saliency",
+        help="fusion: subfolders ir and vi; saliency: rgb, depth (16-bit, millimetres) and gt; "
+        "detection: pairs and a COCO file, boxes.json or annotations/instances_*.json",
     )
     train.add_argument("--out", type=Path, required=True, help="where weights and recipe go")
-    train.add_argument("--steps", type=_at_least(1), help="default: 1200; saliency 3000")
-    train.add_argument("--batch", type=_at_least(1), help="default: 6; saliency 8")
+    train.add_argument(
+        "--steps", type=_at_least(1), help="default: 1200; saliency and detection 3000"
+    )
+    train.add_argument("--batch", type=_at_least(1), help="default: 6; saliency 8, detection 4")
     train.add_argument(
         "--crop",
         type=_at_least(11),  # the window of the SSIM loss
@@ -150,10 +152,15 @@ def _at_least(least: int) -> Callable[[str], int]:
 def _train(options: argparse.Namespace) -> None:
     names = ("model", "steps", "batch", "crop", "scales", "seed")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if _is_saliency(options, "crop", "scales"):
+    role = _role(options, "crop", "scales")
+    if role is Role.SALIENCY:
         from mmfusion.train.saliency import SaliencyRecipe, train_saliency  # noqa: PLC0415
 
         train_saliency(SaliencyRecipe(**given), options.data, options.out)
+    elif role is Role.DETECTION:
+        from mmfusion.train.detection import DetectionRecipe, train_detection  # noqa: PLC0415
+
+        train_detection(DetectionRecipe(**given), options.data, options.out)
     else:
         from mmfusion.train.fusion import FusionRecipe, train_fusion  # noqa: PLC0415
 
@@ -162,7 +169,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     what = (options.model, options.checkpoint, options.data, options.out)
-    if _is_saliency(options, "fusion_scale"):
+    if _role(options, "fusion_scale") is Role.SALIENCY:
         from mmfusion.evaluate_saliency import evaluate_saliency  # noqa: PLC0415
 
         rows = evaluate_saliency(*what)
@@ -176,14 +183,14 @@ def _evaluate(options: argparse.Namespace) -> None:
         _print_row(title, [f"{values[name]:.3f}" for name in names])
 
 
-def _is_saliency(options: argparse.Namespace, *only_for_fusion: str) -> bool:
-    if options.model not in list_models(Role.SALIENCY):
-        return False
+def _role(options: argparse.Namespace, *only_for_fusion: str) -> Role:
+    """Task of the chosen model, which must fit the options that are given."""
+    role = next(role for role in Role if options.model in list_models(role))
     for name in only_for_fusion:
-        if getattr(options, name) is not None:
+        if role is not Role.FUSION and getattr(options, name) is not None:
             option = f"--{name.replace('_', '-')}"
             raise DataError(f"{option} is for fusion networks; leave it out for {options.model}")
-    return True
+    return role
 
 
 def _print_row(title: str, cells: list[str]) -> None:

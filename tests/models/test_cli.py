@@ -193,8 +193,7 @@ def test_crops_larger_than_every_image(data, tmp_path, capsys):
     assert "no pair is at least 57 pixels wide and high" in complaint(capsys, *command)
 
 
-@pytest.mark.parametrize("model", ["s5fusion", "efficientmfd_r50"])
-@pytest.mark.parametrize("command", [0, 1])
+@pytest.mark.parametrize(("command", "model"), [(0, "s5fusion"), (1, "efficientmfd_r50")])
 def test_other_models_are_answered_with_the_usable_ones(data, tmp_path, capsys, command, model):
     words = [*both_commands(data, tmp_path, tmp_path)[command], "--model", model]
     with pytest.raises(SystemExit) as end:

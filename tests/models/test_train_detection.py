@@ -1,0 +1,363 @@
+"""Training a fusing detector: assignment, losses, data, and a loop whose weights load."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("timm", reason="timm is not installed")
+
+from safetensors.torch import load_file
+
+import mmfusion
+from mmfusion.efficientmfd.config import M3FD_CLASSES
+from mmfusion.efficientmfd.diffusion import latents_to_boxes
+from mmfusion.efficientmfd.roi_align import pool_by_roi_align
+from mmfusion.errors import DataError
+from mmfusion.train.box_noise import noisy_latents
+from mmfusion.train.boxed_pairs import load_boxed_pairs, to_grey8
+from mmfusion.train.detection import DetectionRecipe, draw_sample, train_detection
+from mmfusion.train.detection_losses import detection_losses
+from mmfusion.train.detection_matching import UNMATCHED, Objects, match_proposals
+from mmfusion.train.joint_fusion_losses import joint_fusion_losses, object_mask
+from mmfusion.train.level_pool import pool_on_own_level
+
+pytestmark = pytest.mark.torch
+SIZE = (256, 320)
+
+
+def drawn(name, shape):
+    generator = np.random.Generator(np.random.PCG64(zlib.crc32(name)))
+    return torch.from_numpy(generator.standard_normal(shape).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def golden(shared_dir):
+    with np.load(shared_dir / "goldens" / "efficientmfd.npz") as arrays:
+        wanted = ("logits_all", "boxes_all", "fused")
+        return {
+            key: torch.from_numpy(arrays[key])
+            for key in arrays
+            if key in wanted or key.startswith("train.")
+        }
+
+
+@pytest.fixture(scope="module")
+def truth(golden):
+    targets = golden["train.targets"]
+    return Objects(targets[:, :4], targets[:, 4].long())
+
+
+@pytest.fixture(scope="module")
+def jittered(truth):
+    boxes = truth.boxes[torch.arange(60) % 3] + 6 * drawn(b"1:match_boxes", (60, 4))
+    return drawn(b"1:match_logits", (60, 6)), boxes
+
+
+def test_assignment_equals_the_published_one(golden, truth, jittered):
+    last = match_proposals(golden["logits_all"][-1], golden["boxes_all"][-1], truth, SIZE)
+    assert last.tolist() == golden["train.match_last"].tolist()
+    assert match_proposals(*jittered, truth, SIZE).tolist() == golden["train.match_jitter"].tolist()
+
+
+def test_detection_losses_equal_the_published_ones(golden, truth, jittered):
+    stages = (golden["logits_all"][:, None], golden["boxes_all"][:, None])
+    losses = detection_losses(*stages, [truth], SIZE).double()
+    torch.testing.assert_close(losses, golden["train.det_losses"], rtol=1e-4, atol=0)
+    logits, boxes = jittered
+    losses = detection_losses(logits[None, None], boxes[None, None], [truth], SIZE)[0].double()
+    torch.testing.assert_close(losses, golden["train.det_losses_jitter"], rtol=1e-4, atol=0)
+
+
+def test_fusion_losses_equal_the_published_ones(golden, truth, shared_dir):
+    spec = importlib.util.spec_from_file_location("fill", shared_dir / "goldens" / "fill.py")
+    fill = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fill)
+    visible, infrared = (
+        torch.from_numpy(np.rint(fill.draw_image(name, shape, 1) * np.float32(255))) / 255
+        for name, shape in (("vi", (1, 3, *SIZE)), ("ir", (1, 1, *SIZE)))
+    )
+    losses = joint_fusion_losses(
+        golden["fused"].view(1, 1, *SIZE),
+        infrared,
+        visible.amax(dim=1, keepdim=True),
+        object_mask([truth.boxes], SIZE),
+    )
+    torch.testing.assert_close(losses.double(), golden["train.fusion_losses"], rtol=1e-4, atol=0)
+
+
+def random_boxes(rng, count, size):
+    low = rng.uniform(0, 0.8, (count, 2))
+    high = low + rng.uniform(0.05, 0.4, (count, 2))
+    scale = (size[1], size[0]) * 2
+    return torch.from_numpy(np.concatenate((low, high), axis=1) * scale)
+
+
+def overlap(a, b):
+    """IoU and generalised IoU of two boxes."""
+    inner = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0).prod()
+    union = (a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - inner
+    hull = (np.maximum(a[2:], b[2:]) - np.minimum(a[:2], b[:2])).prod()
+    return inner / union, inner / union - (hull - union) / hull
+
+
+def plainly_matched(logits, boxes, objects, labels, size):
+    """The rule again, one proposal and one object at a time."""
+    p, scale = 1 / (1 + np.exp(-logits)), np.array((size[1], size[0]) * 2)
+    count = len(labels)
+    cost, iou = np.zeros((len(boxes), count)), np.zeros((len(boxes), count))
+    for i, box in enumerate(boxes):
+        centre, candidate = (box[:2] + box[2:]) / 2, False
+        for j, (target, label) in enumerate(zip(objects, labels, strict=True)):
+            sides, middle = target[2:] - target[:2], (target[:2] + target[2:]) / 2
+            within = bool(np.all(centre > target[:2]) and np.all(centre < target[2:]))
+            near = bool(np.all(np.abs(centre - middle) < 2.5 * sides))
+            candidate |= within or near
+            q = p[i, label]
+            focal = -0.25 * (1 - q) ** 2 * np.log(q + 1e-8)
+            focal += 0.75 * q**2 * np.log(1 - q + 1e-8)
+            iou[i, j], giou = overlap(box, target)
+            cost[i, j] = 5 * np.abs(box / scale - target / scale).sum() + 2 * focal - 2 * giou
+            cost[i, j] += 0 if within and near else 100
+        cost[i] += 0 if candidate else 10000
+    served = [set() for _ in boxes]
+
+    def settle():
+        for i, owners in enumerate(served):
+            if len(owners) > 1:
+                served[i] = {min(owners, key=lambda j: cost[i, j])}
+
+    for j in range(count):
+        k = max(1, int(np.sort(iou[:, j])[-5:].sum()))
+        for i in np.argsort(cost[:, j])[:k]:
+            served[i].add(j)
+    settle()
+    while empty := set(range(count)) - set().union(*served):
+        for i, owners in enumerate(served):
+            cost[i] += 100000 if owners else 0
+        for j in empty:
+            served[int(cost[:, j].argmin())].add(j)
+        settle()
+    return [next(iter(owners)) if owners else UNMATCHED for owners in served]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_assignment_follows_its_rule(seed):
+    rng = np.random.default_rng(seed)
+    size, count = (60, 80), int(rng.integers(1, 7))
+    objects = random_boxes(rng, count, size)
+    if seed % 2:  # crowds of equal objects compete for the same proposals
+        objects = objects[:1] + torch.from_numpy(rng.normal(size=(count, 4)))
+    # So many that some are free: five are the most that an object takes.
+    boxes = random_boxes(rng, int(rng.integers(5 * count, 40)), size)
+    labels = torch.from_numpy(rng.integers(3, size=count))
+    logits = torch.from_numpy(rng.normal(size=(len(boxes), 3)))
+    found = match_proposals(logits, boxes, Objects(objects, labels), size).tolist()
+    arrays = (logits.numpy(), boxes.numpy(), objects.numpy(), labels.numpy())
+    assert found == plainly_matched(*arrays, size)
+    assert set(range(count)) <= set(found)  # nobody is left out
+
+
+def test_assignment_has_limits():
+    boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 0.0, 0.0]])
+    nothing = Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
+    assert match_proposals(torch.zeros(2, 1), boxes, nothing, SIZE).tolist() == [UNMATCHED] * 2
+    crowd = Objects(boxes[:1].expand(3, 4), torch.zeros(3, dtype=torch.long))
+    # Two good boxes for the first object, and none is left for a second one just like it.
+    twins, couple = boxes[:1].repeat(2, 1), Objects(boxes[:1].repeat(2, 1), crowd.labels[:2])
+    assert match_proposals(torch.zeros(2, 1), twins, couple, SIZE).tolist() == [0, 0]
+    with pytest.raises(DataError, match="holds 3 objects, the network proposes 2 boxes"):
+        match_proposals(torch.zeros(2, 1), boxes, crowd, SIZE)
+
+
+def test_classes_without_labels_cost_nothing():
+    rng = np.random.default_rng(0)
+    size = (60, 80)
+    logits = torch.from_numpy(rng.normal(size=(1, 2, 8, 3))).requires_grad_()
+    boxes = random_boxes(rng, 16, size).view(1, 2, 8, 4)
+    objects = [
+        Objects(random_boxes(rng, 2, size), torch.tensor([0, 1])),
+        Objects(torch.zeros(0, 4, dtype=torch.double), torch.zeros(0, dtype=torch.long)),
+    ]
+    labelled = torch.tensor([[True, True, False], [True, False, True]])
+    losses = detection_losses(logits, boxes, objects, size, labelled)
+    (gradient,) = torch.autograd.grad(losses[0, 0], logits)
+    assert (gradient.abs().sum(dim=2)[0] > 0).tolist() == labelled.tolist()
+    nothing = detection_losses(logits[:, 1:], boxes[:, 1:], objects[1:], size)
+    assert nothing[0, 1:].tolist() == [0, 0]
+    assert nothing[0, 0] > 0
+
+
+def test_brightness_aims_at_the_sum_on_objects():
+    infrared, visible = torch.full((1, 1, 20, 30), 0.5), torch.full((1, 1, 20, 30), 0.25)
+    mask = object_mask([torch.tensor([[2.9, 3.2, 10.9, 40.0]])], (20, 30))
+    assert mask.sum() == (10 - 2) * (20 - 3)
+    assert mask[0, 0, 3, 2] == mask[0, 0, 19, 9] == 1
+    wanted = 0.5 + 0.25 * mask
+    assert joint_fusion_losses(wanted, infrared, visible, mask)[2] == 0
+    flat = joint_fusion_losses(torch.full_like(wanted, 0.5), infrared, visible, mask)[2]
+    assert flat.item() == pytest.approx(0.25 * mask.mean().item())
+
+
+def test_pooling_on_the_own_level_alone_is_the_same():
+    rng = np.random.default_rng(0)
+    pyramid = tuple(torch.from_numpy(rng.normal(size=(2, 4, 64 >> i, 96 >> i))) for i in range(4))
+    boxes = random_boxes(rng, 40, (700, 900)).view(2, 20, 4)
+    boxes[0, 0] = torch.tensor([5.0, 5.0, 5.0, 5.0])
+    expected = pool_by_roi_align(pyramid, boxes)
+    torch.testing.assert_close(pool_on_own_level(pyramid, boxes), expected, rtol=0, atol=1e-12)
+
+
+def test_noisy_boxes_start_from_the_objects():
+    boxes = torch.tensor([[10.0, 20.0, 60.0, 90.0], [80.0, 30.0, 150.0, 110.0]])
+
+    rng = np.random.default_rng(0)
+    start = noisy_latents(boxes, 5, SIZE, 0, rng)
+    assert start.shape == (5, 4)
+    found = latents_to_boxes(start, SIZE)
+    # At time 0 the noise is 0.0064 of 4 units of signal that span the image.
+    distance = torch.cdist(boxes, found, p=float("inf")).amin(dim=1)
+    assert distance.max() < 5 * 0.0064 / 4 * SIZE[1] * 1.5
+    noise = torch.cat([noisy_latents(boxes, 100, SIZE, 999, rng) for _ in range(40)])
+    assert noise.mean(dim=0).abs().max() < 0.06
+    assert (noise.std(dim=0) - 1).abs().max() < 0.06
+    assert noisy_latents(boxes[:0], 4, SIZE, 500, rng).isfinite().all()
+    assert noisy_latents(boxes.repeat(5, 1), 4, SIZE, 500, rng).shape == (4, 4)
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """Three frames as the synthetic recorder writes them: a warm person walks."""
+    folder = tmp_path / "recording"
+    for name in ("rgb", "thermal"):
+        (folder / name).mkdir(parents=True)
+    images, notes = [], []
+    for index in range(3):
+        colour, counts = np.full((96, 128, 3), 90, np.uint8), np.full((48, 64), 29000, np.uint16)
+        left = 20 + 30 * index
+        colour[30:80, left : left + 24] = (200, 60, 20)  # BGR
+        counts[15:40, left // 2 : left // 2 + 12] = 30500
+        cv2.imwrite(str(folder / "rgb" / f"{index}.jpg"), colour)
+        cv2.imwrite(str(folder / "thermal" / f"{index}.png"), counts)
+        images.append({"id": index, "file_name": f"{index}.jpg", "width": 128, "height": 96})
+        box = {"image_id": index, "bbox": [left, 30, 24, 50]}
+        notes += [{**box, "category_id": 1}, {**box, "category_id": 9}]
+        notes.append({**box, "category_id": 2, "iscrowd": 1})
+    categories = [{"id": 1, "name": "Person"}, {"id": 2, "name": "car"}, {"id": 9, "name": "Dog"}]
+    content = {"images": images, "annotations": notes, "categories": categories}
+    (folder / "boxes.json").write_text(json.dumps(content))
+    return folder
+
+
+def rewrite(folder, change):
+    content = json.loads((folder / "boxes.json").read_text())
+    change(content)
+    (folder / "boxes.json").write_text(json.dumps(content))
+
+
+def test_recordings_are_read(recording):
+    rewrite(recording, lambda content: content["images"][2].update(labelled_classes=["People"]))
+    pairs = load_boxed_pairs([recording], M3FD_CLASSES)
+    assert [pair.name for pair in pairs] == ["0", "1", "2"]
+    first = pairs[0]
+    assert first.boxes.tolist() == [[20, 30, 44, 80]]
+    assert first.labels.tolist() == [0]
+    assert np.flatnonzero(first.labelled).tolist() == [0, 1]
+    assert np.flatnonzero(pairs[2].labelled).tolist() == [0]
+    assert first.visible.shape == (96, 128, 3)
+    assert first.infrared.shape == (96, 128)
+    assert first.visible[50, 30, 0] < 40 < 180 < first.visible[50, 30, 2]  # RGB
+    assert (first.infrared[50, 30], first.infrared[5, 5]) == (255, 0)
+
+
+def test_lists_beside_the_folders_are_read(recording, tmp_path):
+    (tmp_path / "annotations").mkdir()
+    (recording / "boxes.json").rename(tmp_path / "annotations" / "instances_recording.json")
+    assert len(load_boxed_pairs([recording], M3FD_CLASSES)) == 3
+    (recording / "annotations").mkdir()
+    beside = tmp_path / "annotations" / "instances_recording.json"
+    beside.rename(recording / "annotations" / "instances_all.json")
+    assert len(load_boxed_pairs([recording], M3FD_CLASSES)) == 3
+
+
+def test_noise_does_not_fill_the_thermal_range():
+    counts = np.full((40, 50), 29000, np.uint16)
+    counts[:, 25:] += 5
+    assert np.ptp(to_grey8(counts)) == pytest.approx(255 * 5 / 50, abs=1)
+    wide = np.linspace(20000, 30000, 2000).astype(np.uint16).reshape(40, 50)
+    assert (to_grey8(wide) == 0).mean() == pytest.approx(0.005, abs=0.004)
+
+
+def test_wrong_data_are_named(recording, tmp_path):
+    with pytest.raises(DataError, match=r"has no boxes: expected boxes\.json or"):
+        load_boxed_pairs([tmp_path], M3FD_CLASSES)
+    for side in ("rgb/1.jpg", "thermal/1.png"):
+        (recording / side).rename(tmp_path / side.replace("/", "_"))
+    with pytest.raises(DataError, match=r"1 of its images are not in .*recording: 1; add them"):
+        load_boxed_pairs([recording], M3FD_CLASSES)
+    (tmp_path / "rgb_1.jpg").rename(recording / "rgb" / "1.jpg")
+    with pytest.raises(DataError, match="1 images have no partner in the other subfolder: 1"):
+        load_boxed_pairs([recording], M3FD_CLASSES)
+    (recording / "thermal" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"1.png is not a readable image"):
+        load_boxed_pairs([recording], M3FD_CLASSES)
+
+
+def test_wrong_lists_are_named(recording):
+    rewrite(recording, lambda content: content["annotations"][0].update(category_id=5))
+    with pytest.raises(DataError, match="a box of image 0, category 5; expected ids that its"):
+        load_boxed_pairs([recording], M3FD_CLASSES)
+    rewrite(recording, lambda content: content["annotations"][0].update(bbox=[1, 2]))
+    with pytest.raises(DataError, match=r"boxes.json, \$.annotations\[0\].bbox: .*expected a COCO"):
+        load_boxed_pairs([recording], M3FD_CLASSES)
+    (recording / "boxes.json").write_text("{")
+    with pytest.raises(DataError, match=r"boxes.json is not readable JSON"):
+        load_boxed_pairs([recording], M3FD_CLASSES)
+    (recording / "boxes.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    with pytest.raises(DataError, match="no pair with boxes in"):
+        load_boxed_pairs([recording], M3FD_CLASSES)
+
+
+def test_samples_keep_boxes_on_their_objects(recording):
+    rng = np.random.default_rng(0)
+    pairs = load_boxed_pairs([recording], M3FD_CLASSES)
+    left_out = 0
+    for index in range(60):
+        sample = draw_sample(pairs[index % 3], (64, 96), 0.0, rng)
+        assert sample.visible.shape == (3, 64, 96)
+        assert sample.infrared.shape == (1, 64, 96)
+        left_out += len(sample.objects.labels) == 0
+        for x1, y1, x2, y2 in sample.objects.boxes.round().int().tolist():
+            assert 0 <= x1 < x2 <= 96
+            assert 0 <= y1 < y2 <= 64
+            inside = sample.infrared[0, y1 + 1 : y2 - 1, x1 + 2 : x2 - 2]
+            assert inside.min() > 150
+            assert sample.infrared[0, :, : max(0, x1 - 3)].amax(dim=None) < 150 if x1 > 3 else True
+    assert 0 < left_out < 20  # some people are cut off
+
+
+def test_missing_infrared_is_the_luma(recording):
+    pair = load_boxed_pairs([recording], M3FD_CLASSES)[0]
+    sample = draw_sample(pair, (64, 96), 1.0, np.random.default_rng(0))
+    red, green, blue = sample.visible
+    torch.testing.assert_close(sample.infrared[0], 0.299 * red + 0.587 * green + 0.114 * blue)
+
+
+def test_training_writes_weights_that_fit_the_model(recording, tmp_path):
+    recipe = DetectionRecipe(steps=2, batch=2, size=(64, 96), seed=4)
+    train_detection(recipe, [recording], tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "recipe.json").read_text())
+    assert (record["model"], record["steps"], record["pairs"]) == ("efficientmfd_tiny", 2, 3)
+    trained = load_file(tmp_path / "out" / "model.safetensors")
+    torch.manual_seed(4)
+    model = mmfusion.create_model("efficientmfd_tiny")
+    fresh = {key: value.clone() for key, value in model.state_dict().items()}
+    model.load_state_dict(trained)
+    for part in ("features.", "fusion.", "head."):
+        assert any(k.startswith(part) and not torch.equal(v, trained[k]) for k, v in fresh.items())
