@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "model_cost.json"
 TABLE = HERE.parent / "docs" / "model_cost.md"
 THREADS = 2
-ROUNDS = 3
+ROUNDS = 2
 BASELINE = "as published"
 
 
@@ -51,7 +51,7 @@ class Family(NamedTuple):
 
 FAMILIES = {
     "S4Fusion": Family(
-        Role.FUSION, "s4fusion", (241, 325), (1, 1), lambda net, _: net, PublishedS4Fusion
+        Role.FUSION, "s4fusion", (121, 169), (1, 1), lambda net, _: net, PublishedS4Fusion
     ),
     "HAF": Family(Role.SALIENCY, "haf_swin_base", (384, 384), (3, 1), HAFDeploy, PublishedHAF),
     "EfficientMFD": Family(

@@ -9,13 +9,15 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmfusion.errors import DataError, ExportError, MmfusionError
 from mmfusion.registry import Role, list_models
 
 if TYPE_CHECKING:
     from mmfusion.composition import Composition
+
+_DEFAULT_MODEL = "s4fusion_tiny"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -100,22 +102,26 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--composition", type=Path, metavar="YAML", help="cameras and networks; see docs/export.md"
     )
-    _add_model(export, Role.FUSION)
+    export.add_argument(
+        "--model", choices=list_models(Role.FUSION), help=f"default: {_DEFAULT_MODEL}"
+    )
     export.add_argument("--checkpoint", type=Path, help="required without --composition")
     export.add_argument("--rgb-size", metavar="WIDTHxHEIGHT", help="required without --composition")
     export.add_argument("--depth-size", metavar="WIDTHxHEIGHT", help="default: the RGB size")
     export.add_argument("--thermal-size", metavar="WIDTHxHEIGHT", help="default: the RGB size")
-    export.add_argument("--depth-encoding", choices=("16UC1", "32FC1"), default="16UC1")
-    export.add_argument("--thermal-encoding", choices=("mono16", "mono8"), default="mono16")
-    export.add_argument("--registration", choices=("identity", "homography"), default="identity")
+    export.add_argument("--depth-encoding", choices=("16UC1", "32FC1"))
+    export.add_argument("--thermal-encoding", choices=("mono16", "mono8"))
+    export.add_argument("--registration", choices=("identity", "homography"))
     export.add_argument(
         "--fusion-scale",
         type=_at_least(1),
-        default=1,
         help="let the network see pictures this many times smaller",
     )
     export.add_argument(
-        "--registered-thermal", action="store_true", help="also put out the thermal image as fused"
+        "--registered-thermal",
+        action="store_true",
+        default=None,
+        help="also put out the thermal image as fused",
     )
     export.add_argument(
         "--provenance",
@@ -132,7 +138,7 @@ def _add_model(parser: argparse.ArgumentParser, *roles: Role) -> None:
     parser.add_argument(
         "--model",
         choices=[name for role in roles for name in list_models(role)],
-        default="s4fusion_tiny",
+        default=_DEFAULT_MODEL,
         help="default: %(default)s",
     )
 
@@ -201,16 +207,20 @@ def _export(options: argparse.Namespace) -> None:
     from mmfusion.composition import read_composition  # noqa: PLC0415
     from mmfusion.export import export_artifact  # noqa: PLC0415
 
-    composition = (
-        _fusion_alone(options)
-        if options.composition is None
-        else read_composition(options.composition)
-    )
+    aside = {"name", "command", "composition", "out"}
+    given = {k: v for k, v in vars(options).items() if k not in aside and v is not None}
+    if options.composition is None:
+        composition = _fusion_alone(given)
+    elif given:
+        option = f"--{min(given).replace('_', '-')}"
+        raise ExportError(f"--composition says it all: leave out {option}")
+    else:
+        composition = read_composition(options.composition)
     export_artifact(composition, options.out)
     print(f"wrote {options.out}/graph.onnx and {options.out}/manifest.json")
 
 
-def _fusion_alone(options: argparse.Namespace) -> Composition:
+def _fusion_alone(given: dict[str, Any]) -> Composition:
     from mmfusion.composition import (  # noqa: PLC0415
         Composition,
         FusionPart,
@@ -221,21 +231,19 @@ def _fusion_alone(options: argparse.Namespace) -> Composition:
     )
     from mmfusion.graph.cameras import CameraSpec  # noqa: PLC0415
 
-    if options.checkpoint is None or options.rgb_size is None:
+    if "checkpoint" not in given or "rgb_size" not in given:
         raise ExportError("needs --composition, or --checkpoint and --rgb-size")
-    rgb_size = parse_size(options.rgb_size)
+    as_given = ("depth_encoding", "thermal_encoding", "registration", "registered_thermal")
     cameras = CameraSpec(
-        rgb_size=rgb_size,
-        depth_size=parse_size(options.depth_size) if options.depth_size else rgb_size,
-        thermal_size=parse_size(options.thermal_size) if options.thermal_size else rgb_size,
-        depth_encoding=options.depth_encoding,
-        thermal_encoding=options.thermal_encoding,
-        registration=options.registration,
-        registered_thermal=options.registered_thermal,
+        rgb_size=parse_size(given["rgb_size"]),
+        depth_size=parse_size(given.get("depth_size", given["rgb_size"])),
+        thermal_size=parse_size(given.get("thermal_size", given["rgb_size"])),
+        **{name: given[name] for name in as_given if name in given},
     )
-    provenance = read_provenance(options.provenance) if options.provenance else Provenance()
-    weights = Weights(options.model, options.checkpoint, provenance=provenance)
-    return Composition(cameras, FusionPart(weights, options.fusion_scale))
+    provenance = read_provenance(given["provenance"]) if "provenance" in given else Provenance()
+    model = given.get("model", _DEFAULT_MODEL)
+    weights = Weights(model, given["checkpoint"], provenance=provenance)
+    return Composition(cameras, FusionPart(weights, given.get("fusion_scale", 1)))
 
 
 if __name__ == "__main__":

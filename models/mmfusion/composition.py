@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -17,6 +17,7 @@ from jsonschema.exceptions import best_match
 from mmfusion.errors import ExportError
 from mmfusion.graph.cameras import CameraSpec
 from mmfusion.graph.depth_range import DepthRange
+from mmfusion.manifest import provenance_validator
 from mmfusion.registry import Role, list_models
 
 
@@ -117,6 +118,12 @@ class Composition:
     detection: DetectionPart | None = None
 
     def __post_init__(self) -> None:
+        for shrunk in (self.fusion, self.detection):
+            if shrunk is not None and not 1 <= shrunk.scale <= min(self.cameras.rgb_size):
+                raise ExportError(
+                    f"scale is {shrunk.scale}; expected 1 to {min(self.cameras.rgb_size)}, the "
+                    "shorter side of the RGB picture"
+                )
         parts = {
             Role.FUSION: self.fusion,
             Role.SALIENCY: self.saliency,
@@ -167,13 +174,9 @@ def read_provenance(path: Path) -> Provenance:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ExportError(f"{path} is no readable JSON file: {error}") from error
-    known = {entry.name for entry in fields(Provenance)}
-    unknown = sorted(content.keys() - known) if isinstance(content, dict) else ["not an object"]
-    if unknown:
-        raise ExportError(
-            f"{path}: {unknown[0]!r} is unknown; expected an object with keys among "
-            f"{', '.join(sorted(known))}"
-        )
+    problem = best_match(provenance_validator().iter_errors(content))
+    if problem is not None:
+        raise ExportError(f"{path}, {problem.json_path}: {problem.message}")
     return Provenance(**content)
 
 
@@ -198,13 +201,13 @@ def _composition(content: Mapping[str, Any], folder: Path) -> Composition:
         cameras=_cameras(content["cameras"], content.get("extra_outputs", ())),
         fusion=None
         if fusion == str(Role.DETECTION)
-        else FusionPart(_weights(Role.FUSION, fusion, folder), **_some(fusion, "scale")),
+        else FusionPart(_weights(Role.FUSION, fusion, folder), **_whole(fusion, "scale")),
         saliency=None if saliency is None else _saliency(saliency, folder),
         detection=None
         if detection is None
         else DetectionPart(
             _weights(Role.DETECTION, detection, folder),
-            **_some(detection, "scale", "steps", "noise_seed"),
+            **_whole(detection, "scale", "steps", "noise_seed"),
         ),
     )
 
@@ -245,6 +248,10 @@ def _weights(role: Role, content: Mapping[str, Any], folder: Path) -> Weights:
         keys[0] == "published_checkpoint",
         Provenance() if provenance is None else read_provenance(folder / provenance),
     )
+
+
+def _whole(content: Mapping[str, Any], *keys: str) -> dict[str, int]:
+    return {key: int(content[key]) for key in keys if key in content}  # 1.0 is whole to JSON Schema
 
 
 def _some(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:

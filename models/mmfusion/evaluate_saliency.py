@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from mmfusion.graph.photometry import pack_uint8, unpack_rgb8
 from mmfusion.graph.saliency import SaliencyBranch
 from mmfusion.haf.network import HAF
 from mmfusion.metrics import compare_saliency, saliency_library, summarise_saliency
+from mmfusion.metrics.saliency import SaliencyFigures
 from mmfusion.registry import create_model
 from mmfusion.train.scenes import Scene, load_scenes
 
@@ -26,7 +28,11 @@ _FOREGROUND = 128
 
 
 def evaluate_saliency(
-    model: str, checkpoint: Path, folders: Sequence[Path], out: Path
+    model: str,
+    checkpoint: Path,
+    folders: Sequence[Path],
+    out: Path,
+    depth_range: DepthRange | None = None,
 ) -> dict[str, dict[str, float]]:
     """Saliency metrics of a network over scenes.
 
@@ -35,6 +41,7 @@ def evaluate_saliency(
         checkpoint: its weights, safetensors.
         folders: see `load_scenes`.
         out: JSON file to write the figures to.
+        depth_range: that the network was trained with; the default one if None.
 
     Returns:
         Figures by what the network sees ("rgb+depth", "rgb") and metric.
@@ -44,32 +51,37 @@ def evaluate_saliency(
         DataError: if the data are unusable.
         MetricError: if the package that measures is not installed.
     """
+    depth_range = depth_range or DepthRange()
     saliency_library()  # better now than after the first scene
     network = create_model(model)
     load_checkpoint(network, checkpoint)
     scenes = load_scenes(folders)
-    branches: dict[tuple[int, ...], SaliencyBranch] = {}
-    figures = {}
-    for modalities in ("rgb+depth", "rgb"):
-        compared = []
-        for scene in tqdm(scenes, desc=modalities, unit="scene", dynamic_ncols=True):
-            size = cast("tuple[int, int]", scene.mask.shape)
-            if size not in branches:
-                branches[size] = SaliencyBranch(
-                    cast("HAF", network),
-                    rgb_size=size,
-                    depth_size=size,
-                    input_size=None,
-                    depth_range=DepthRange(),
-                ).eval()
-            saliency = _find(branches[size], scene, with_depth="depth" in modalities)
+    compared: dict[str, list[SaliencyFigures]] = {"rgb+depth": [], "rgb": []}
+    by_size = itertools.groupby(
+        tqdm(sorted(scenes, key=_size), unit="scene", dynamic_ncols=True), _size
+    )
+    for size, alike in by_size:
+        branch = SaliencyBranch(
+            cast("HAF", network),
+            rgb_size=size,
+            depth_size=size,
+            input_size=None,
+            depth_range=depth_range,
+        ).eval()
+        for scene in alike:
             truth = np.where(scene.mask > _FOREGROUND, 255, 0).astype(np.uint8)
-            compared.append(compare_saliency(saliency, truth))
-        figures[modalities] = summarise_saliency(compared)
+            for modalities, entries in compared.items():
+                saliency = _find(branch, scene, with_depth="depth" in modalities)
+                entries.append(compare_saliency(saliency, truth))
+    figures = {name: summarise_saliency(entries) for name, entries in compared.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
     record = {"scenes": len(scenes), "figures": figures}
     out.write_text(json.dumps(record, indent=2) + "\n")
     return figures
+
+
+def _size(scene: Scene) -> tuple[int, int]:
+    return cast("tuple[int, int]", scene.mask.shape)
 
 
 def _find(branch: SaliencyBranch, scene: Scene, *, with_depth: bool) -> NDArray[np.uint8]:

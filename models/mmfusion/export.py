@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from mmfusion.checkpoint import load_checkpoint
 from mmfusion.composition import Composition, Weights
+from mmfusion.efficientmfd.post_processing import IOU_THRESHOLD
 from mmfusion.errors import ExportError
 from mmfusion.graph.camera_graph import Branches, CameraGraph
 from mmfusion.graph.cameras import RIG_PACKING
-from mmfusion.graph.detections import NMS_IOU, JointBranch
+from mmfusion.graph.detections import JointBranch
 from mmfusion.graph.luma_fusion import LumaFusion
 from mmfusion.graph.saliency import SaliencyBranch
 from mmfusion.layers.selective_scan_onnx import OPSET, add_selective_scan
@@ -133,7 +134,7 @@ def export_artifact(composition: Composition, out: Path) -> None:
     if saliency is not None:
         manifest["depth_range_m"] = [saliency.depth_range.near_m, saliency.depth_range.far_m]
     if "boxes" in outputs:
-        manifest["detection"] = {"nms_iou": NMS_IOU}
+        manifest["detection"] = {"nms_iou": IOU_THRESHOLD}
     validate_manifest(manifest)
     out.mkdir(parents=True, exist_ok=True)
     (out / "graph.onnx").write_bytes(encoded)

@@ -14,9 +14,30 @@ from mmfusion.errors import ExportError
 
 
 @cache
+def _schema() -> dict[str, Any]:
+    text = resources.files("mmfusion").joinpath("manifest.schema.json").read_text()
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+@cache
 def _validator() -> Draft202012Validator:
-    schema = resources.files("mmfusion").joinpath("manifest.schema.json").read_text()
-    return Draft202012Validator(json.loads(schema))
+    return Draft202012Validator(_schema())
+
+
+@cache
+def provenance_validator() -> Draft202012Validator:
+    """Checks what a provenance file may say: parts of a manifest, none of them required."""
+    properties = _schema()["properties"]
+    model = properties["models"]["items"]["properties"]
+    said = {key: model[key] for key in ("training_data", "recipe", "terms")}
+    return Draft202012Validator(
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {**said, "quality": properties["quality"]},
+        }
+    )
 
 
 def validate_manifest(manifest: Any) -> None:

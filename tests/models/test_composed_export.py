@@ -27,7 +27,9 @@ DYNAMIC = {"NonZero", "NonMaxSuppression", "Loop", "If", "Unique", "Compress", "
 @pytest.fixture(scope="module", params=["s4fusion", "joint"])
 def exported(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    changes = {"fusion": "detection"} if request.param == "joint" else {}
+    changes = {"fusion": "detection", "extra_outputs": ["registered_thermal"]}
+    if request.param == "s4fusion":
+        changes = {}
     composition = write_composition(folder, **changes)
     assert main(["export", "--composition", str(composition), "--out", str(folder / "art")]) == 0
     graph, _ = build_graph(read_composition(composition))
@@ -94,11 +96,18 @@ def _compare(graph, artifact, inputs):
         assert difference.max() <= 1, name
         assert difference.mean() < 0.01, name
     np.testing.assert_allclose(ours["scores"], theirs["scores"].numpy(), atol=1e-5)
+    wrong_depths = 0
     # Candidates of almost equal score may change places.
     for index, score in enumerate(ours["scores"]):
         twins = np.flatnonzero(np.abs(theirs["scores"].numpy() - score) < 1e-5)
         boxes = np.abs(theirs["boxes"].numpy()[twins] - ours["boxes"][index]).max(axis=1)
         same = (boxes < 0.2) & (theirs["classes"].numpy()[twins] == ours["classes"][index])
         assert same.any(), index
-    known = [np.isfinite(depth).sum() for depth in (ours["box_depth"], theirs["box_depth"].numpy())]
-    assert abs(known[0] - known[1]) <= 2
+        depths = theirs["box_depth"].numpy()[twins[same]]
+        wrong_depths += not np.isclose(depths, ours["box_depth"][index], equal_nan=True).any()
+    # On the border between two pixels, a box may look at either.
+    assert wrong_depths <= 0.02 * len(ours["scores"])
+    if "registered_thermal" in ours:
+        thermal = ours["registered_thermal"].astype(int), theirs["registered_thermal"].numpy()
+        assert np.abs(thermal[0] - thermal[1]).max() <= 1
+    np.testing.assert_allclose(ours["thermal_range_next"], theirs["thermal_range_next"], rtol=1e-6)

@@ -25,7 +25,7 @@ WHOLE = {
         "model": "efficientmfd_r50",
         "checkpoint": "d.safetensors",
         "provenance": "d.json",
-        "noise_seed": 3,
+        "noise_seed": 3.0,
     },
     "extra_outputs": ["registered_thermal"],
 }
@@ -52,6 +52,7 @@ def test_everything_is_read(tmp_path):
     assert saliency.depth_range == DepthRange(0.5, 6)
     assert isinstance(saliency.depth_range.far_m, float)
     assert (detection.noise_seed, detection.steps, detection.scale) == (3, None, 1)
+    assert isinstance(detection.noise_seed, int)
     assert detection.weights.provenance.terms == "mine"
 
 
@@ -83,6 +84,8 @@ def with_(section, **values):
         (with_("fusion", model="efficientmfd_r50"), "'efficientmfd_r50' is no fusion network"),
         ({k: WHOLE[k] for k in ("cameras",)} | {"fusion": "detection"}, "there is none; add one"),
         (with_("detection", provenance="gone.json"), "gone.json is no readable JSON file"),
+        (with_("detection", scale=1000), "scale is 1000; expected 1 to 480"),
+        (with_("detection", steps=1.5), r"\$\.detection\.steps: 1.5 is not of type 'integer'"),
         ({**WHOLE, "fusion": "saliency"}, r"\$\.fusion"),
         (["cameras"], r"\$: .* is not of type 'object'"),
     ],

@@ -13,6 +13,7 @@ pytest.importorskip("timm", reason="timm is not installed")
 
 import cv2
 
+import mmfusion
 from mmfusion.efficientmfd.config import PRESETS
 from mmfusion.efficientmfd.diffusion import cosine_alphas_cumprod, latents_to_boxes
 from mmfusion.efficientmfd.network import EfficientMFD
@@ -48,8 +49,7 @@ def published(shared_dir, fill):
 @pytest.fixture(scope="module")
 def model(published):
     network = EfficientMFD(PRESETS["efficientmfd_r50"]).eval()
-    state, _ = to_own_names(published, network)
-    network.load_state_dict(state, strict=True)
+    mmfusion.load_published(network, published)
     return network
 
 

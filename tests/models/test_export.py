@@ -133,6 +133,7 @@ def test_a_wrong_manifest_is_refused_naming_the_key(artifact, change, message):
     [
         (["--checkpoint", "absent.safetensors"], "no checkpoint at absent.safetensors"),
         (["--model", "s4fusion"], "does not fit S4Fusion"),
+        (["--composition", "c.yaml"], "--composition says it all: leave out --checkpoint"),
         (["--rgb-size", "wide"], "'wide' is no size; expected e.g. 640x480"),
         (["--fusion-scale", "2", "--model", "s4fusion"], "does not fit S4Fusion"),
     ],
@@ -158,4 +159,7 @@ def test_a_wrong_provenance_file_is_refused(checkpoint, tmp_path, capsys):
     path.write_text('{"author": "me"}')
     arguments = ["export", "--checkpoint", str(checkpoint), "--rgb-size", "32x24"]
     assert main([*arguments, "--provenance", str(path), "--out", str(tmp_path / "a")]) == 1
-    assert "'author' is unknown" in capsys.readouterr().err
+    assert f"{path}, $: Additional properties are not allowed ('author'" in capsys.readouterr().err
+    path.write_text('{"quality": 5}')
+    assert main([*arguments, "--provenance", str(path), "--out", str(tmp_path / "a")]) == 1
+    assert f"{path}, $.quality: 5 is not of type 'array'" in capsys.readouterr().err

@@ -83,7 +83,8 @@ def test_no_code_in_a_checkpoint_runs(weights, model, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no readable checkpoint"),
+        (b"", "cannot be read safely"),
+        (b"hello world", "cannot be read safely"),
         (b"no checkpoint at all", "cannot be read safely"),
         (None, r"no checkpoint at .*file.pth; expected a PyTorch or safetensors file"),
     ],
@@ -104,6 +105,20 @@ def test_another_object_is_named(model, tmp_path):
         mmfusion.load_published(model, path)
     with pytest.raises(ModelError, match="these weights: 'epoch' is a int; expected"):
         mmfusion.load_published(model, {"epoch": 1})
+
+
+def test_keys_must_be_names(model, tmp_path):
+    path = tmp_path / "numbers.pth"
+    torch.save({1: torch.zeros(2)}, path)
+    with pytest.raises(ModelError, match=r"numbers.pth: 1 is a Tensor; expected tensors by name"):
+        mmfusion.load_published(model, path)
+
+
+@pytest.mark.parametrize("name", ["haf_mobilenetv3_small", "efficientmfd_tiny", "s4fusion_tiny"])
+def test_a_foreign_checkpoint_is_refused_however_loosely_it_is_read(name):
+    network = mmfusion.create_model(name)
+    with pytest.raises(ModelError, match=r"not a published .* checkpoint for this model"):
+        mmfusion.load_published(network, {"foo": torch.zeros(3)}, strict=False)
 
 
 def test_a_partial_checkpoint_loads_only_when_asked_for(weights, model):

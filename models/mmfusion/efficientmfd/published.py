@@ -29,7 +29,6 @@ _DERIVED = frozenset(
 )
 # The published network holds this layer and never runs it.
 _DEAD_LAYER = "fusion.block1.conv_module_add."
-_MEAN, _COUNTER = "running_mean", "num_batches_tracked"
 
 
 def _from(pattern: str, replacement: str, shift: int) -> Callable[[str], str]:
@@ -109,7 +108,7 @@ def to_own_names(
     renamed: dict[str, Tensor] = {}
     unused: list[str] = []
     for key, tensor in published.items():
-        other_classes = ".class_logits." in key and len(tensor) != len(config.classes)
+        other_classes = ".class_logits." in key and tensor.shape[:1] != (len(config.classes),)
         if key in _DERIVED or key.startswith(_DEAD_LAYER) or other_classes:
             unused.append(key)
             continue
@@ -119,8 +118,4 @@ def to_own_names(
         for layer, own_layer in last_layers.items():
             name = name.replace(f".{layer}.", f".{own_layer}.")
         renamed[name] = tensor
-    # Counters of batches are no weights; a layout without them is complete.
-    for name, counter in model.state_dict().items():
-        if name.endswith(_COUNTER) and name.replace(_COUNTER, _MEAN) in renamed:
-            renamed.setdefault(name, counter)
     return renamed, unused

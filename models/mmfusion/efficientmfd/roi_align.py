@@ -18,8 +18,10 @@ from mmfusion.efficientmfd.backbone import STRIDES, Pyramid
 BINS = 7
 POSITIONS = BINS * BINS
 _SAMPLES = 2  # per bin and axis
-# Box areas in square pixels from which on the next coarser level serves: 112, 224, 448 squared.
-_AREA_LIMITS = (12544.0, 50176.0, 200704.0)
+# Box areas from which on the next coarser level serves: 112, 224, 448 pixels squared. In units of
+# 64 pixels, exact in any precision: square pixels exceed what float16 holds.
+_UNIT = 64
+_AREA_LIMITS = (3.0625, 12.25, 49.0)
 
 RegionPool = Callable[[Pyramid, Tensor], Tensor]
 """Pyramid and boxes (N, P, 4), corners in pixels, to features (N, P, 49, C), row by row."""
@@ -27,7 +29,7 @@ RegionPool = Callable[[Pyramid, Tensor], Tensor]
 
 def level_masks(boxes: Tensor) -> list[Tensor]:
     """For each pyramid level, whether boxes (..., 4) belong to it: bool (...), finest first."""
-    sides = boxes[..., 2:] - boxes[..., :2]
+    sides = (boxes[..., 2:] - boxes[..., :2]) / _UNIT
     area = sides[..., 0] * sides[..., 1]
     above_2, above_3, above_4 = (area >= limit for limit in _AREA_LIMITS)
     return [~above_2, above_2 & ~above_3, above_3 & ~above_4, above_4]

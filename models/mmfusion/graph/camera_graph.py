@@ -113,9 +113,9 @@ class CameraGraph(nn.Module):
         Returns:
             ``fused`` uint8 (H, W, 3) and ``thermal_range_next`` float32 (2,). With a saliency
             network ``saliency`` uint8 (H, W), probability times 255. With a detector ``boxes``
-            float32 (K, 4) xyxy pixels of the RGB picture, ``scores`` float32 (K,) falling,
-            ``classes`` int32 (K,) and ``box_depth`` float32 (K,) metres, NaN where unknown. If
-            asked for, ``registered_thermal`` uint8 (H, W).
+            float32 (K, 4) xyxy pixels of the RGB picture, perhaps beyond its edges, ``scores``
+            float32 (K,) falling, ``classes`` int32 (K,) and ``box_depth`` float32 (K,) metres,
+            NaN where unknown. If asked for, ``registered_thermal`` uint8 (H, W).
         """
         has_rgb, has_depth, has_thermal = present[0], present[1], present[2]
         counts = photometry.unpack_counts(thermal)
@@ -143,8 +143,8 @@ class CameraGraph(nn.Module):
             probability = self.saliency(seen.rgb, metres, valid)
             outputs["saliency"] = photometry.pack_uint8(probability)[..., 0]
         if joint is not None:
-            boxes = joint.detections.boxes
-            outputs |= joint.detections._asdict()
+            boxes = joint.candidates.boxes
+            outputs |= joint.candidates._asdict()
             outputs["box_depth"] = box_depth(boxes, metres, valid, self.spec.rgb_size)
         outputs["thermal_range_next"] = display_range
         if self.spec.registered_thermal:

@@ -49,5 +49,7 @@ class CameraSpec:
                 raise ExportError(
                     f"{name} is {getattr(self, name)!r}; expected {' or '.join(known)}"
                 )
-        if not self.thermal_min_span > 0:
-            raise ExportError(f"thermal_min_span is {self.thermal_min_span}; expected above 0")
+        if not 0 < self.thermal_min_span < float("inf"):
+            raise ExportError(
+                f"thermal_min_span is {self.thermal_min_span}; expected counts above 0"
+            )

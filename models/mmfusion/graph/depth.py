@@ -93,15 +93,15 @@ def fill_holes(picture: Tensor, known: Tensor) -> Tensor:
     height, width = picture.shape[-2:]
     sums, counts = known * picture, known
     levels = []
-    while min(height, width) > 1 or max(height, width) > 1:
+    while max(height, width) > 1:
         levels.append((sums, counts, height, width))
         # Averages of both: the common factor, and the padding of uneven sides, cancel out.
         sums, counts = _halve(sums), _halve(counts)
         height, width = sums.shape[-2:]
-    filled = torch.where(counts > 0, sums / counts.clamp(min=1e-30), NEUTRAL_DEPTH)
+    filled = torch.where(counts > 0, sums / torch.where(counts > 0, counts, 1.0), NEUTRAL_DEPTH)
     for sums, counts, height, width in reversed(levels):
         enlarged = functional.interpolate(filled, scale_factor=2.0, mode="nearest")
-        mean = sums / counts.clamp(min=1e-30)
+        mean = sums / torch.where(counts > 0, counts, 1.0)
         filled = torch.where(counts > 0, mean, enlarged[..., :height, :width])
     return filled
 

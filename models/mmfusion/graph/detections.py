@@ -9,22 +9,20 @@ from torch import Tensor, nn
 
 from mmfusion.efficientmfd.deploy import EfficientMFDDeploy
 from mmfusion.efficientmfd.network import EfficientMFD
+from mmfusion.efficientmfd.post_processing import CANDIDATES
 from mmfusion.graph.photometry import enlarge, shrink
 
-# Of all pairs of proposal and class, as published; the host suppresses among them.
-CANDIDATES = 500
-NMS_IOU = 0.5  # as published; on the host, as ONNX's suppression puts out any number of boxes
 # Depth is looked up on a grid over the middle half of a box, where the object is.
 _GRID = 12
 _MIDDLE = 0.5
 _LEAST_KNOWN = 0.1  # share of the grid without which a box has no depth
 
 
-class Detections(NamedTuple):
-    """Candidates by falling score; class-wise suppression is left to the host.
+class Candidates(NamedTuple):
+    """Candidates by falling score; suppression by class and clipping are left to the host.
 
     Attributes:
-        boxes: (K, 4) xyxy pixels of the RGB picture, inside it.
+        boxes: (K, 4) xyxy pixels of the RGB picture, perhaps beyond its edges; finite.
         scores: (K,) probability.
         classes: (K,) int32.
     """
@@ -39,11 +37,11 @@ class JointOutput(NamedTuple):
 
     Attributes:
         fusion_weights: (1, 2, H, W), of infrared and of visible value.
-        detections: the candidates.
+        candidates: what was detected.
     """
 
     fusion_weights: Tensor
-    detections: Detections
+    candidates: Candidates
 
 
 class JointBranch(nn.Module):
@@ -93,23 +91,24 @@ class JointBranch(nn.Module):
         weights, logits, boxes = self.network(visible, thermal)
         if self.scale != 1:
             weights = enlarge(weights, self.scale, height, width)
-        detections = best(logits[0], self.scale * boxes[0], self.rgb_size)
-        return JointOutput(weights, detections)
+        return JointOutput(weights, best(logits[0], self.scale * boxes[0]))
 
 
-def best(logits: Tensor, boxes: Tensor, size: tuple[int, int]) -> Detections:
+def best(logits: Tensor, boxes: Tensor) -> Candidates:
     """The `CANDIDATES` best pairs of proposal and class.
+
+    A box that is not finite, as an engine of reduced precision may give, scores nothing.
 
     Args:
         logits: (P, C).
         boxes: (P, 4) xyxy pixels.
-        size: (height, width) of the picture, to which boxes are cut.
     """
     proposals, classes = logits.shape
-    scores, index = logits.sigmoid().flatten().topk(min(CANDIDATES, proposals * classes))
-    limits = boxes.new_tensor([size[1], size[0], size[1], size[0]])
-    kept = boxes.index_select(0, index // classes).clamp(min=0)
-    return Detections(torch.minimum(kept, limits), scores, (index % classes).to(torch.int32))
+    finite = (boxes - boxes == 0).all(dim=1, keepdim=True)
+    probabilities = torch.where(finite, logits.sigmoid(), 0.0)
+    scores, index = probabilities.flatten().topk(min(CANDIDATES, proposals * classes))
+    kept = torch.where(finite, boxes, 0.0).index_select(0, index // classes)
+    return Candidates(kept, scores, (index % classes).to(torch.int32))
 
 
 def fuse_colour(rgb: Tensor, infrared: Tensor, weights: Tensor) -> Tensor:
@@ -136,7 +135,8 @@ def box_depth(boxes: Tensor, metres: Tensor, valid: Tensor, size: tuple[int, int
     """Robust depth of each box: the median over its middle half.
 
     Args:
-        boxes: (K, 4) xyxy pixels of the RGB picture.
+        boxes: (K, 4) xyxy pixels of the RGB picture, finite; what lies beyond its edges is not
+            looked at.
         metres: depth (1, 1, h, w) of the same view, in another resolution perhaps.
         valid: (1, 1, h, w), 1 where it is known.
         size: (height, width) of the RGB picture.
@@ -147,11 +147,15 @@ def box_depth(boxes: Tensor, metres: Tensor, valid: Tensor, size: tuple[int, int
     rows, columns = metres.shape[-2:]
     share = 0.5 + _MIDDLE * ((torch.arange(_GRID, dtype=boxes.dtype) + 0.5) / _GRID - 0.5)
     share = share.to(boxes.device)
+    limits = boxes.new_tensor([size[1], size[0], size[1], size[0]])
+    boxes = torch.minimum(boxes.clamp(min=0), limits)
     x = boxes[:, :1] + share * (boxes[:, 2:3] - boxes[:, :1])  # (K, grid)
     y = boxes[:, 1:2] + share * (boxes[:, 3:] - boxes[:, 1:2])
     column = (x * (columns / size[1])).floor().clamp(0, columns - 1)
     row = (y * (rows / size[0])).floor().clamp(0, rows - 1)
-    index = (row[:, :, None] * columns + column[:, None, :]).flatten(1).to(torch.int64)
+    # Whole numbers: half precision does not tell pixels of a large picture apart.
+    row, column = row.to(torch.int64), column.to(torch.int64)
+    index = (row[:, :, None] * columns + column[:, None, :]).flatten(1)
     samples = torch.where(valid > 0, metres, torch.inf).flatten()[index]  # (K, grid^2)
     count = (samples < torch.inf).sum(dim=1)
     ordered = samples.topk(samples.shape[1], dim=1, largest=False).values

@@ -60,9 +60,8 @@ def to_own_names(
         Tensors by own name, unknown keys left as they are; and the published keys that are of
         no use.
     """
-    # Counts of batches are not weights: a model keeps its own.
     own = model.state_dict()
-    renamed = {key: own[key] for key in own if key.endswith(".num_batches_tracked")}
+    renamed: dict[str, Tensor] = {}
     unused = []
     for key, tensor in published.items():
         if _UNUSED.search(key):

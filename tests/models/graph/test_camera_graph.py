@@ -122,7 +122,8 @@ def test_the_registered_thermal_comes_when_asked_for(rgb, person):
         ({"rgb_size": (0, 5)}, "rgb_size is 0x5"),
         ({"thermal_encoding": "mono12"}, "thermal_encoding is 'mono12'; expected mono16 or mono8"),
         ({"registration": "guess"}, "registration is 'guess'"),
-        ({"thermal_min_span": 0}, "thermal_min_span is 0; expected above 0"),
+        ({"thermal_min_span": float("inf")}, "thermal_min_span is inf"),
+        ({"thermal_min_span": 0}, "thermal_min_span is 0; expected counts above 0"),
     ],
 )
 def test_impossible_cameras_are_refused(wrong, message):

@@ -11,7 +11,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmfusion.graph.detections import CANDIDATES, best, box_depth, fuse_colour
+from mmfusion.efficientmfd.post_processing import CANDIDATES
+from mmfusion.graph.detections import best, box_depth, fuse_colour
 
 pytestmark = pytest.mark.torch
 SIZE = (48, 64)
@@ -23,7 +24,7 @@ def test_the_best_pairs_of_proposal_and_class_come_by_falling_score(proposals, c
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(proposals, classes)).astype(np.float32)
     boxes = rng.uniform(0, 40, (proposals, 4)).astype(np.float32)
-    found = best(torch.from_numpy(logits), torch.from_numpy(boxes), SIZE)
+    found = best(torch.from_numpy(logits), torch.from_numpy(boxes))
     probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
     expected = np.sort(probabilities, axis=None)[::-1][:CANDIDATES]
     np.testing.assert_allclose(found.scores.numpy(), expected, rtol=1e-5)
@@ -40,10 +41,12 @@ def test_the_best_pairs_of_proposal_and_class_come_by_falling_score(proposals, c
     np.testing.assert_allclose(found.scores.numpy(), own, rtol=1e-5)
 
 
-def test_boxes_are_cut_to_the_picture():
-    boxes = torch.tensor([[-5.0, -1, 70, 60], [10, 10, 20, 20]])
-    found = best(torch.tensor([[3.0], [1.0]]), boxes, SIZE)
-    assert found.boxes.tolist() == [[0, 0, 64, 48], [10, 10, 20, 20]]
+def test_boxes_that_are_not_finite_score_nothing():
+    boxes = torch.tensor([[1.0, 2, 3, float("nan")], [-9, 0, 9, 9], [0, 0, float("inf"), 9]])
+    found = best(torch.tensor([[3.0], [1.0], [2.0]]), boxes)
+    assert found.boxes.tolist() == [[-9, 0, 9, 9], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert found.scores.tolist() == [pytest.approx(0.7310586), 0, 0]
+    assert np.isfinite(depth_of(found.boxes.tolist(), np.full(SIZE, 2.0))).all()
 
 
 def test_colours_keep_hue_and_saturation():
@@ -76,6 +79,8 @@ def test_a_box_has_the_median_depth_of_its_middle():
     metres[10:30, 20:40] = 3  # the object; 9 m behind it
     found = depth_of([[20.0, 10, 40, 30], [15.0, 5, 45, 35], [0, 0, 10, 10]], metres)
     assert found.tolist() == [3, 3, 9]
+    # Of a box beyond the edge, what lies in the picture counts.
+    assert depth_of([[-200.0, 0, 10, 10], [20, -90, 40, 50]], metres).tolist() == [9, 3]
 
 
 def test_a_few_wrong_depths_do_not_count():

