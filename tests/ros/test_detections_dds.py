@@ -107,7 +107,8 @@ def test_all_that_was_found_belongs_to_the_rgb_frame(warm):
     assert (frame.pose.position.x, frame.pose.position.z) == pytest.approx((expected[0], 3))
 
     fused = pixels(got["fused/image"])
-    found = suppress(*CANDIDATES.values(), min_score=0.5, iou=0.5, limit=MOST_DETECTIONS)
+    settings = {"min_score": 0.5, "iou": 0.5, "limit": MOST_DETECTIONS, "size": SIZE}
+    found = suppress(*CANDIDATES.values(), **settings)
     drawn = draw_overlay(fused, pixels(mask)[..., 0], found, ("person", "car"))
     np.testing.assert_array_equal(pixels(got["overlay/image"]), drawn)
 

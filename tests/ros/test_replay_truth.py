@@ -150,11 +150,13 @@ def test_what_is_left_out_for_its_score_is_measured_all_the_same(bag, artifact, 
             ]
 
 
-def test_truth_is_found_by_stamp_whatever_is_left_out(bag, artifact, tmp_path):
+def test_truth_is_found_by_stamp_whatever_is_left_out(bag, artifact, tmp_path, capsys):
     names = {str(START + number * PERIOD): number for number in (0, 4, 5)}
-    masks = write_masks(tmp_path / "gt", {**names, "12345": 1})
+    masks = write_masks(tmp_path / "gt", names)
     options = ("--ground-truth-masks", masks, "--stride", "2")
     assert run(bag, artifact, tmp_path / "out", *options) == 0
+    said = "replay: 3 ground-truth masks cover 3 of the bag's 6 RGB messages\n"
+    assert said in capsys.readouterr().out
     overall = metrics_of(tmp_path / "out")["saliency"]["overall"]
     assert overall.pop("pictures") == 2
     assert overall == pytest.approx(expected_saliency(0, 4))
@@ -239,6 +241,17 @@ class TestErrors:
         masks = write_masks(tmp_path / "gt", in_order(5))
         message = fails(capsys, bag, artifact, tmp_path / "out", "--ground-truth-masks", masks)
         assert f"{masks}: masks: 5, but the bag has 6 RGB messages" in message
+
+    def test_names_that_are_stamps_only_in_part(self, bag, artifact, tmp_path, capsys):
+        masks = write_masks(tmp_path / "gt", {str(START): 0, "12345": 1})
+        message = fails(capsys, bag, artifact, tmp_path / "out", "--ground-truth-masks", masks)
+        assert "1 of 2 names are stamps of RGB images of the bag, but '12345' is not" in message
+
+    def test_masks_of_zeros_and_ones(self, bag, artifact, tmp_path, capsys):
+        masks = write_masks(tmp_path / "gt", in_order())
+        cv2.imwrite(str(masks / "004.png"), warm(4) // 255)
+        assert run(bag, artifact, tmp_path / "out", "--ground-truth-masks", masks) == 1
+        assert "004.png: the brightest value is 1, and what" in capsys.readouterr().err
 
     def test_masks_of_another_size(self, bag, artifact, tmp_path, capsys):
         masks = write_masks(tmp_path / "gt", in_order())

@@ -127,7 +127,8 @@ def test_every_key_is_needed(folder, key):
         (lambda m: m["inputs"][1].update(dtype="uint16"), "$.inputs[1].dtype: 'uint16' is not"),
         (lambda m: m["inputs"][0].update(shape=[0, 4, 3]), "$.inputs[0].shape[0]: 0 is less"),
         (lambda m: m["encodings"].update(depth="mono8"), "$.encodings.depth: 'mono8' is not"),
-        (lambda m: m.update(schema_version=2), "$.schema_version: 1 was expected"),
+        (lambda m: m.update(schema_version="2"), "$.schema_version: 1 was expected"),
+        (lambda m: m.update(schema_version=True), "$.schema_version: 1 was expected"),
         (lambda m: m["quality"][0]["modalities"].append("radar"), "$.quality[0].modalities[3]: "),
     ],
 )
@@ -135,6 +136,17 @@ def test_faults_inside_are_named_with_their_path(folder, change, named):
     message = refusal(edit(folder, change))
     assert f"{folder}/manifest.json, {named}" in message
     assert "export the artifact again with a matching version" in message
+
+
+@pytest.mark.parametrize(("version", "age"), [(2, "new"), (7.0, "new"), (0, "old")])
+def test_another_version_is_told_before_its_keys(folder, version, age):
+    def change(manifest):
+        manifest.update(schema_version=version, anything=1)
+        del manifest["models"]
+
+    message = refusal(edit(folder, change))
+    expected = f"manifest.json is too {age}: version {version:g}, this understands 1; update"
+    assert expected in message
 
 
 def without(tensors: list[dict[str, Any]], name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,15 +71,19 @@ def test_classes_that_were_looked_for(tmp_path):
     assert second.labelled == {1}  # "People" is another name
 
 
-def test_categories_without_a_class_are_listed_once(tmp_path):
-    assert read_coco(write(tmp_path / "boxes.json"), CLASSES).unknown == ("Bicycle", "dog")
+def test_names_without_a_class_are_listed_once(tmp_path):
+    assert read_coco(write(tmp_path / "boxes.json"), CLASSES).unknown == (
+        "Bicycle",
+        "People",
+        "dog",
+    )
 
 
 def test_the_recorded_file(shared_dir):
     path = shared_dir / "data/ir_visible_detection/annotations/instances_val.json"
     coco = read_coco(path, ("people", "car"))
     assert len(coco.images) == 15
-    assert coco.unknown == ("Bus", "Lamp", "Motorcycle", "Truck")
+    assert coco.unknown == ("Bicycle", "Bus", "Dog", "Lamp", "Motorcycle", "Truck")
     people = [(image.classes == 0) & ~image.crowd for image in coco.images.values()]
     assert sum(found.sum() for found in people) == 51
     only_people = [image for image in coco.images.values() if image.labelled == {0}]
@@ -95,6 +100,32 @@ def test_the_recorded_file(shared_dir):
         (lambda d: d["annotations"][1].update(image_id=1), "$.annotations[1].image_id: 1 is the"),
         (lambda d: d["annotations"][2].update(category_id=1), "$.annotations[2].category_id: 1 "),
         (lambda d: d["images"][1].update(file_name="a.jpg"), "two images have one file_name"),
+        (lambda d: d["images"][1].update(id=7), "$.images[1].id: 7 is used twice; correct"),
+        (lambda d: d["categories"][3].update(id=5), "$.categories[3].id: 5 is used twice"),
+        (
+            lambda d: d["images"][0].update(labelled_classes=["Car", "Persn", "dog"]),
+            "$.annotations[1].category_id: 'PERSON' is annotated, but not among labelled_classes",
+        ),
+        *(
+            (
+                lambda d, x=x: d["annotations"][1].update(bbox=x),
+                f"$.annotations[1].bbox: {x} has a number that is not finite",
+            )
+            for x in (
+                [math.nan, 1, 2, 3],
+                [1, 2, math.inf, 3],
+                [1, 2, 3, math.nan],
+                [1, 1e39, 2, 3],
+                [3e38, 1, 3e38, 2],
+            )
+        ),
+        *(
+            (
+                lambda d, x=x: d["annotations"][2].update(bbox=x),
+                f"$.annotations[2].bbox: {x} (x, y, width, height) must have a width and height",
+            )
+            for x in ([1, 2, 0, 3], [1, 2, 3, -4])
+        ),
     ],
 )
 def test_faults_are_named_with_their_place(tmp_path, change, named):

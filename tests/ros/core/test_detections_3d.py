@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from types import SimpleNamespace
 
 import cv2
@@ -74,6 +76,28 @@ def info(**changes) -> SimpleNamespace:
     return SimpleNamespace(**{**fields, **changes})
 
 
+@pytest.mark.parametrize("count", [0, 4, 5, 8, 12, 14])
+def test_all_lengths_that_intrinsics_take_place_something(count):
+    distortion = tuple(0.001 / (n + 1) for n in range(count))
+    told = Intrinsics.told_by(info(d=list(distortion)), (480, 640))
+    assert told == Intrinsics(K, distortion)
+    places = place(detections([[20, 30, 80, 90]], [2.0]), told)
+    assert np.isfinite(places.centres).all()
+
+
+@pytest.mark.parametrize(
+    ("matrix", "distortion", "named"),
+    [
+        (K, (0.1, 0.0, 0.0), "3 of distortion; expected 9, and one of [0, 4, 5, 8, 12, 14]"),
+        (K[:8], (), "8 numbers of a camera matrix"),
+        (K, (math.nan, 0.0, 0.0, 0.0), "must be finite"),
+    ],
+)
+def test_what_are_no_intrinsics(matrix, distortion, named):
+    with pytest.raises(ValueError, match=re.escape(named)):
+        Intrinsics(matrix, distortion)
+
+
 def test_what_a_camera_says_of_itself():
     bent = info(d=[-0.3, 0.1, 0.0, 0.0, 0.0])
     assert Intrinsics.told_by(bent, (480, 640)) == Intrinsics(K, (-0.3, 0.1, 0.0, 0.0, 0.0))
@@ -86,8 +110,13 @@ def test_what_a_camera_says_of_itself():
         info(height=240),
         info(k=(0.0,) * 9),
         info(d=[0.1, 0.0, 0.0, 0.0], distortion_model="equidistant"),
+        *(info(d=[0.1] * count) for count in (1, 3, 6, 15)),
+        info(d=[0.0] * 3),
+        info(d=[0.1, math.nan, 0.0, 0.0, 0.0]),
+        info(d=[0.1, math.inf, 0.0, 0.0, 0.0]),
+        info(k=(*K[:2], math.nan, *K[3:])),
+        info(k=(math.inf, *K[1:])),
     ],
-    ids=["size", "uncalibrated", "model"],
 )
 def test_what_cannot_be_used_is_no_answer(useless):
     assert Intrinsics.told_by(useless, (480, 640)) is None

@@ -19,7 +19,7 @@ STAMPS = [1_000, 2_000, 3_000]
 def masks(folder: Path, *names: str, size=SIZE) -> Path:
     folder.mkdir()
     for value, name in enumerate(names):
-        cv2.imwrite(str(folder / f"{name}.png"), np.full(size, value, np.uint8))
+        cv2.imwrite(str(folder / f"{name}.png"), np.full(size, 200 + value, np.uint8))
     return folder
 
 
@@ -41,7 +41,7 @@ def load(mask_folder: Path | None, box_file: Path | None, stamps=STAMPS) -> Grou
 
 class TestAssociation:
     def test_by_stamp(self):
-        truths = {"3000": "c", "01000": "a", "7777": "of no frame"}
+        truths = {"3000": "c", "01000": "a"}
         assert associate(truths, STAMPS, "masks") == {1_000: "a", 3_000: "c"}
 
     def test_by_stamp_though_stamps_repeat(self):
@@ -49,12 +49,37 @@ class TestAssociation:
 
     @pytest.mark.parametrize(
         "names",
-        [("000000", "000001", "000002"), ("a", "b", "c"), ("1000", "2000", "x"), ("²", "³", "¼")],
+        [("000000", "000001", "000002"), ("a", "b", "c"), ("7", "8", "9"), ("²", "³", "¼")],
     )
     def test_by_order(self, names):
         truths = {name: name for name in reversed(names)}
         expected = dict(zip(STAMPS, sorted(names), strict=True))
         assert associate(truths, STAMPS, "masks") == expected
+
+    @pytest.mark.parametrize("prefix", ["", "frame_", "3x"])
+    def test_numbers_in_names_are_numbers(self, prefix):
+        stamps = [1_000 * (place + 1) for place in range(12)]
+        truths = {f"{prefix}{place}": place for place in (10, 2, 1, 11, 0, *range(3, 10))}
+        assert list(associate(truths, stamps, "masks").values()) == list(range(12))
+
+    def test_mixed_names_have_an_order(self):
+        names = ["1", "01", "a1b2", "a1b10", "a2", "b", "9" * 5000]
+        stamps = [10**9 + place for place in range(len(names))]
+        found = associate({name: name for name in names}, stamps, "masks")
+        assert [*found.values()] == ["01", "1", "9" * 5000, "a1b2", "a1b10", "a2", "b"]
+
+    @pytest.mark.parametrize("names", [("1000", "2000", "7777"), ("1000", "x", "3000")])
+    def test_names_that_are_stamps_only_in_part(self, names):
+        with pytest.raises(GroundTruthError) as caught:
+            associate(dict.fromkeys(names, 0), STAMPS, "gt: masks")
+        stranger = "x" if "x" in names else "7777"
+        assert str(caught.value).startswith(
+            f"gt: masks: 2 of 3 names are stamps of RGB images of the bag, but {stranger!r} is not"
+        )
+
+    def test_one_stamp_in_two_ways(self):
+        with pytest.raises(GroundTruthError, match="'1000' and '01000' are the same stamp"):
+            associate({"1000": 1, "01000": 2}, STAMPS, "masks")
 
     def test_a_message_that_is_no_image_has_its_place_in_the_order(self):
         truths = {"a": "a", "b": "b", "c": "c"}
@@ -83,7 +108,7 @@ def test_masks_and_boxes_find_their_frames(tmp_path):
         3_000: "c.png",
     }
     assert list(truth.boxes) == [2_000]
-    np.testing.assert_array_equal(read_mask(truth.masks[1_000]), np.full(SIZE, 1, np.uint8))
+    np.testing.assert_array_equal(read_mask(truth.masks[1_000]), np.full(SIZE, 201, np.uint8))
     assert 2_000 in truth
     assert 2_001 not in truth
 
@@ -126,6 +151,23 @@ def test_a_mask_that_is_damaged_behind_its_head(tmp_path):
     truth = load(folder, None)
     with pytest.raises(GroundTruthError, match=r"a\.png cannot be decoded"):
         read_mask(truth.masks[1_000])
+
+
+@pytest.mark.parametrize("value", [1, 128])
+def test_a_mask_in_which_nothing_counts_as_salient(tmp_path, value):
+    path = tmp_path / "a.png"
+    pixels = np.zeros(SIZE, np.uint8)
+    cv2.imwrite(str(path), pixels)
+    assert not read_mask(path).any()  # nothing is salient, which is an answer
+    pixels[0, 0] = value
+    cv2.imwrite(str(path), pixels)
+    with pytest.raises(
+        GroundTruthError, match=rf"a\.png: .*value is {value}, .*expected 0 and 255"
+    ):
+        read_mask(path)
+    pixels[1, 1] = 129
+    cv2.imwrite(str(path), pixels)
+    np.testing.assert_array_equal(read_mask(path), pixels)
 
 
 def test_images_that_differ_in_suffix_only(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmfusion_ros.core.errors import EngineError
+from mmfusion_ros.core.errors import ArtifactError, EngineError
 from mmfusion_ros.core.guarded_pipeline import BACK_OFF, EngineState, GuardedPipeline
 
 
@@ -18,6 +18,7 @@ class Engine:
 
 class Pipeline:
     def __init__(self, fails: bool):
+        self.fault: Exception = EngineError("out of steam")
         self.engine = Engine()
         self.fails = fails
         self.min_score = self.ran_with = 0.0
@@ -25,7 +26,7 @@ class Pipeline:
     def run(self, frames):
         self.ran_with = self.min_score
         if self.fails:
-            raise EngineError("out of steam")
+            raise self.fault
         return frames
 
     def reset(self):
@@ -99,6 +100,21 @@ def test_gives_up_after_the_last_back_off(kind, caplog):
     assert len(bench.opened) == (1 if kind == "shut" else len(BACK_OFF) + 1)
     assert all(pipeline.engine.closed for pipeline in bench.opened)
     assert caplog.text.count("stays closed") == 1
+
+
+def test_what_is_the_artifacts_fault_is_not_tried_again(caplog):
+    bench = Bench("bad", "good")
+    bench.opened[0].fault = ArtifactError("class 7 has no name")
+    for _ in range(20):
+        assert bench.guarded.run("x") is None
+        bench.now += 60
+    assert (bench.guarded.state, bench.guarded.problem) == (
+        EngineState.FAILED,
+        "class 7 has no name",
+    )
+    assert (bench.guarded.failures, bench.guarded.skipped) == (1, 20)
+    assert len(bench.opened) == bench.opened[0].engine.closed == 1
+    assert caplog.text.count("class 7 has no name; it stays closed") == 1
 
 
 def test_a_good_run_starts_the_count_anew():

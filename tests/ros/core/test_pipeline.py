@@ -14,9 +14,10 @@ from artifacts import CANDIDATES, write_artifact, write_rig
 
 from mmfusion_ros.core.artifact import Artifact, TensorSpec, open_artifact
 from mmfusion_ros.core.engines import open_engine
-from mmfusion_ros.core.errors import EngineError, RigError
+from mmfusion_ros.core.errors import ArtifactError, EngineError, RigError
 from mmfusion_ros.core.frames import Absence, Companion, Frame, FrameSet, Modality, SourceImage
-from mmfusion_ros.core.pipeline import Pipeline
+from mmfusion_ros.core.guarded_pipeline import EngineState, GuardedPipeline
+from mmfusion_ros.core.pipeline import MOST_DETECTIONS, Pipeline
 from mmfusion_ros.core.rig import Rig, load_rig
 
 pytest.importorskip("onnxruntime")
@@ -353,7 +354,40 @@ def test_a_class_without_a_name_is_a_fault_of_the_graph(tmp_path, rig, kind):
     artifact = open_artifact(write_artifact(tmp_path / "a", detections=True, candidates=wrong))
     with open_engine(artifact, threads=1) as engine:
         pipeline = Pipeline(artifact, engine, rig, min_score=0.5)
-        with pytest.raises(EngineError, match=f"class {kind}, but its manifest names 2 classes"):
+        with pytest.raises(ArtifactError, match=f"class {kind}, but its manifest names 2 classes"):
             pipeline.run(frame_set())
         pipeline.min_score = 0.85  # what is left out does no harm
         assert len(pipeline.run(frame_set()).detections) == 1
+    guarded = GuardedPipeline(lambda: Pipeline(artifact, open_engine(artifact, threads=1), rig))
+    assert guarded.run(frame_set()) is None
+    assert guarded.state is EngineState.FAILED
+    assert f"class {kind}, but its manifest names 2 classes" in guarded.problem
+
+
+def test_boxes_beyond_the_picture_are_cut_to_it(tmp_path, rig):
+    changed = CANDIDATES["boxes"].copy()
+    changed[:2] = [[-8, -4, 24, 28], [30, 10, 90, 70]]
+    changed[3] = [64, 2, 90, 20]  # beside the picture
+    wrong = {**CANDIDATES, "boxes": changed}
+    artifact = open_artifact(write_artifact(tmp_path / "a", detections=True, candidates=wrong))
+    with open_engine(artifact, threads=1) as engine:
+        found = Pipeline(artifact, engine, rig).run(frame_set()).detections
+    # The third overlaps the first by less than half where that is not cut.
+    expected = [[0, 0, 24, 28], [30, 10, 64, 48], [9, 5, 25, 29]]
+    np.testing.assert_array_equal(found.boxes, expected)
+
+
+def test_one_class_does_not_crowd_out_another(tmp_path, rig):
+    count = MOST_DETECTIONS + 20
+    place = np.arange(count)
+    corners = np.column_stack([place % 16 * 4, place // 16 * 4]).astype(np.float32)
+    many = {
+        "boxes": np.concatenate([corners, corners + 3], axis=1),
+        "scores": np.linspace(0.9, 0.1, count, dtype=np.float32),
+        "classes": np.where(place < count - 5, 0, 1).astype(np.int32),
+        "box_depth": np.full(count, np.nan, np.float32),
+    }
+    artifact = open_artifact(write_artifact(tmp_path / "a", detections=True, candidates=many))
+    with open_engine(artifact, threads=1) as engine:
+        found = Pipeline(artifact, engine, rig).run(frame_set()).detections
+    assert np.bincount(found.classes).tolist() == [MOST_DETECTIONS, 5]

@@ -82,6 +82,12 @@ def test_a_good_rig(path):
     assert load_rig(str(path)) == rig
 
 
+@pytest.mark.parametrize("count", [0, 4, 5])
+def test_lengths_that_distortion_may_have(path, count):
+    path.write_text(yaml.safe_dump(changed("cameras.rgb.distortion", [0.1] * count)))
+    assert load_rig(path).cameras[Modality.RGB].distortion == (0.1,) * count
+
+
 def test_the_demo_rig(repo_root):
     rig = load_rig(repo_root / "calibration" / "demo.yaml")
     assert rig.name == "demo"
@@ -138,7 +144,15 @@ def test_a_number_as_a_key_is_named(path):
         ("cameras.rgb.height", True, "True is not of type 'integer'"),
         ("cameras.rgb.height", math.inf, "inf is not of type 'integer'"),
         ("cameras.rgb.camera_matrix", [1, 2], "[1, 2] is too short"),
-        ("cameras.rgb.distortion", [0] * 6, "[0, 0, 0, 0, 0, 0] is too long"),
+        *(
+            (
+                "cameras.rgb.distortion",
+                [0] * count,
+                f"{count} coefficients; expected none, 4 (k1 k2 p1 p2) or 5 (k1 k2 p1 p2 k3)",
+            )
+            for count in (1, 3, 6, 8)
+        ),
+        ("cameras.rgb.distortion", "none", "'none' is not of type 'array'"),
         ("cameras.rgb.translation", [0, 0, 0, 0], "[0, 0, 0, 0] is too long"),
         ("cameras.rgb.rotation", [0, 0, 1], "[0, 0, 1] is too short"),
         ("cameras.rgb.rotation", [0, 0, 0, 0], "is no unit quaternion (norm 0.0000)"),

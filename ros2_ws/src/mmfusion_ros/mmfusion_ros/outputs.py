@@ -43,6 +43,7 @@ class Outputs:
         self._artifact = artifact
         self._rgb_camera = rig.cameras[Modality.RGB]
         self.rgb_info: CameraInfo | None = None
+        self._failed: set[topics.Topic] = set()
         self._publishers = {
             topic: node.create_lifecycle_publisher(_message_type(topic), topic.name, _QOS)
             for topic in topics.PER_FRAME
@@ -52,7 +53,9 @@ class Outputs:
     def publish(self, results: Results, engine: Engine, sets_dropped: int) -> None:
         """Publish what there is of a result, to whoever listens.
 
-        Without a usable RGB image there is no picture to publish: the status says so.
+        Without a usable RGB image there is no picture to publish: the status says so. A message
+        that cannot be built is left out, which is logged once for each topic: the others are sent
+        all the same, the status above all.
         """
         started = time.perf_counter()
         if Modality.RGB in results.present:
@@ -79,8 +82,22 @@ class Outputs:
     def _send(self, topic: topics.Topic, build: Callable[[], Any]) -> None:
         """Publish what ``build`` gives, if the topic is there and somebody listens to it."""
         publisher = self._publishers.get(topic)
-        if publisher is not None and publisher.get_subscription_count():
-            publisher.publish(build())
+        if publisher is None or not publisher.get_subscription_count():
+            return
+        try:
+            message = build()
+        except Exception as error:  # noqa: BLE001 (one topic must not cost the others)
+            self._note_failure(topic, error)
+            return
+        publisher.publish(message)
+
+    def _note_failure(self, topic: topics.Topic, error: Exception) -> None:
+        # Most likely it will fail with every frame: once is enough to know.
+        if topic not in self._failed:
+            self._failed.add(topic)
+            self._node.get_logger().error(
+                f"{topic.name} cannot be built and is left out: {error!r}"
+            )
 
     def _publish_images(self, results: Results) -> None:
         header = header_of(results.frames.rgb)

@@ -2,7 +2,10 @@
 
 Reads the bag itself, steps the pipeline of the node set by set, and writes into a folder:
 
-- ``result/``: an MCAP bag with what the node publishes, for Foxglove, RViz and ``ros2 bag``;
+- ``result/``: an MCAP bag for Foxglove, RViz and ``ros2 bag`` with the fused picture, registered
+  thermal, saliency mask, overlay, detections in 2D and 3D and the status, as far as the artifact
+  gives them, beside the RGB picture as it was recorded; ``fused/camera_info`` and ``markers`` of
+  the node are not in it;
 - ``metrics.json``: fusion metrics beside two simple baselines, saliency and detection metrics
   where there is ground truth, synchroniser and damage counts;
 - ``latency.json``: how long each stage took;
@@ -12,14 +15,16 @@ Reads the bag itself, steps the pipeline of the node set by set, and writes into
 options are run again on the same machine with the same backend and number of threads. The other
 files hold measured durations and are not.
 
-What comes out is what the node would have published. Where an image has no stamp, the node takes
-the time at which it arrives, and this the time at which it was recorded.
+What these messages hold is what the node would have published, except for the status, which has no
+durations here. Where an image has no stamp, the node takes the time at which it arrives, and this
+the time at which it was recorded.
 
 Ground truth finds its frames like this. Where the names of the files (in a COCO file, those of its
-images), without folder and suffix, are whole numbers and some of them are stamps of RGB images in
-nanoseconds, each belongs to the images of its stamp, and not every image needs one. Otherwise the
-k-th name in sorted order belongs to the k-th RGB message of the bag, whether or not that is run,
-and there must be as many names as messages.
+images), without folder and suffix, are all stamps of RGB images in nanoseconds, each belongs to the
+images of its stamp, and not every image needs one. Where none of them is, the k-th name belongs to
+the k-th RGB message of the bag, whether or not that is run, and there must be as many names as
+messages; digits in names count as numbers, so 2 comes before 10. Some names that are stamps beside
+others that are not are an error.
 """
 
 from __future__ import annotations
@@ -62,8 +67,8 @@ from mmfusion_ros.report import write_report
 
 _INTERRUPTED = 130  # as shells have it
 _BELONGS = (
-    "named after the stamps of the RGB images in nanoseconds, or else one for each RGB message of "
-    "the bag, in the order of the names"
+    "all named after stamps of RGB images in nanoseconds, or else one for each RGB message of the "
+    "bag, in the order of the names, digits in them taken as numbers"
 )
 
 
@@ -141,13 +146,22 @@ def _ground_truth(options: argparse.Namespace, bag: Bag, artifact: Artifact) -> 
     if masks is None and boxes is None:
         return GroundTruth()
     check_measurable(artifact, masks=masks is not None, boxes=boxes is not None)
-    return load_ground_truth(
+    stamps = rgb_stamps(bag)
+    truth = load_ground_truth(
         masks,
         boxes,
-        stamps=rgb_stamps(bag),
+        stamps=stamps,
         size=artifact.image_size(Modality.RGB),
         classes=artifact.classes,
     )
+    for known, what in ((truth.masks, "masks"), (truth.boxes, "pictures with boxes")):
+        if known is not None:
+            covered = sum(stamp in known for stamp in stamps)
+            print(
+                f"replay: {len(known)} ground-truth {what} cover {covered} of the bag's "
+                f"{len(stamps)} RGB messages"
+            )
+    return truth
 
 
 def _intrinsics(

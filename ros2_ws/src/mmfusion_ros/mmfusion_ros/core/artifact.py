@@ -18,6 +18,7 @@ from jsonschema.exceptions import best_match
 from mmfusion_ros.core.errors import ArtifactError
 from mmfusion_ros.core.frames import Modality
 
+_VERSION = 1  # of the manifest, its schema_version
 _Pattern = tuple[str, tuple[int | None, ...]]  # dtype, shape; None is any extent
 
 # What stands for a candidate together, one by one useless.
@@ -114,6 +115,7 @@ def open_artifact(folder: Path) -> Artifact:
         raise ArtifactError(
             f"{manifest_path} is not valid JSON ({error}); export the artifact again"
         ) from error
+    _check_version(manifest_path, manifest)
     problem = best_match(_validator().iter_errors(manifest))
     if problem is not None:
         raise ArtifactError(
@@ -148,6 +150,19 @@ def open_artifact(folder: Path) -> Artifact:
         quality=_quality(manifest["quality"]),
         digest=digest,
         manifest=manifest,
+    )
+
+
+def _check_version(where: Path, manifest: Any) -> None:
+    """Tell another version by its number, not by the first key that has changed since."""
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    # What is no number at all is the schema's to complain of.
+    if isinstance(version, bool) or not isinstance(version, int | float) or version == _VERSION:
+        return
+    age, newer = ("new", "mmfusion_ros") if version > _VERSION else ("old", "mmfusion")
+    raise ArtifactError(
+        f"{where} is too {age}: version {version:g}, this understands {_VERSION}; update {newer} "
+        "or export the artifact again with a matching version of mmfusion"
     )
 
 

@@ -119,7 +119,12 @@ class ResultWriter:
         self._failed = False
 
     def write(self, results: Results, log_time_ns: int) -> None:
-        """Write the messages of one frame set, the same ones that the node publishes.
+        """Write the messages of one frame set.
+
+        They are those of the node: fused picture, registered thermal, saliency, overlay,
+        detections (in space too, where depth and camera are known) and status, as far as the
+        artifact gives them; the status without durations. The node's camera_info and markers are
+        left out, and the RGB picture is added as it was recorded.
 
         Without a usable RGB image there is no picture to write: the status says so.
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mmfusion_ros.core.errors import GroundTruthError
 
+_LARGEST = float(np.finfo(np.float32).max)
 _NUMBER = {"type": "number"}
 _COUNT = {"type": "integer", "minimum": 1}
 # As far as it is used: everything else in the file is left alone.
@@ -87,7 +88,8 @@ class CocoFile:
 
     Attributes:
         images: by file name, as in the file.
-        unknown: categories that the artifact has no class for.
+        unknown: categories, and names among the labelled classes, that the artifact has no class
+            for.
     """
 
     images: Mapping[str, TruthBoxes]
@@ -97,18 +99,19 @@ class CocoFile:
 def read_coco(path: Path, classes: Sequence[str]) -> CocoFile:
     """Read a COCO file; categories are those classes that have their name in any case.
 
-    An image record may have ``labelled_classes``, names of the categories that were looked for
-    in it; without, all categories of the file were.
+    An image record may have ``labelled_classes``, names of what was looked for in it, also of
+    what is nowhere in the file; without, all categories of the file were.
 
     Args:
         path: a JSON file with images, annotations and categories.
         classes: of the artifact.
 
     Raises:
-        GroundTruthError: if the file is missing, malformed (naming the place) or has no class
-            of the artifact.
+        GroundTruthError: if the file is missing, malformed or contradicts itself (naming the
+            place), or has no class of the artifact.
     """
     content = _content(path)
+    _check_entries(path, content)
     index = {name.casefold(): place for place, name in enumerate(classes)}
     kinds = {entry["id"]: index.get(entry["name"].casefold()) for entry in content["categories"]}
     known = frozenset(kind for kind in kinds.values() if kind is not None)
@@ -122,9 +125,10 @@ def read_coco(path: Path, classes: Sequence[str]) -> CocoFile:
     for place, annotation in enumerate(content["annotations"]):
         for key, ids in (("image_id", by_image), ("category_id", kinds)):
             if annotation[key] not in ids:
-                raise GroundTruthError(
-                    f"{path}, $.annotations[{place}].{key}: {annotation[key]} is the id of "
-                    "nothing in the file; correct the file"
+                raise _fault(
+                    path,
+                    f"annotations[{place}].{key}",
+                    f"{annotation[key]} is the id of nothing in the file",
                 )
         if kinds[annotation["category_id"]] is not None:
             by_image[annotation["image_id"]].append(annotation)
@@ -134,8 +138,52 @@ def read_coco(path: Path, classes: Sequence[str]) -> CocoFile:
     }
     if len(images) != len(content["images"]):
         raise GroundTruthError(f"{path}: two images have one file_name; correct the file")
-    unknown = (e["name"] for e in content["categories"] if e["name"].casefold() not in index)
-    return CocoFile(images, tuple(sorted(unknown)))
+    # Labelled classes need no category: none may have been found. Where one is misspelt, here
+    # it shows.
+    told = [name for entry in content["images"] for name in entry.get("labelled_classes", ())]
+    told += [entry["name"] for entry in content["categories"]]
+    unknown = {name.casefold(): name for name in told if name.casefold() not in index}
+    return CocoFile(images, tuple(sorted(unknown.values())))
+
+
+def _check_entries(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse what is well-formed but cannot be meant."""
+    for key in ("images", "categories"):
+        seen: set[int] = set()
+        for place, entry in enumerate(content[key]):
+            if entry["id"] in seen:
+                raise _fault(path, f"{key}[{place}].id", f"{entry['id']} is used twice")
+            seen.add(entry["id"])
+    names = {entry["id"]: entry["name"] for entry in content["categories"]}
+    labelled = {
+        entry["id"]: {name.casefold() for name in entry["labelled_classes"]}
+        for entry in content["images"]
+        if "labelled_classes" in entry
+    }
+    for place, annotation in enumerate(content["annotations"]):
+        x_y_w_h = annotation["bbox"]
+        x, y, width, height = x_y_w_h
+        # Also false for NaN, which Python's JSON takes.
+        if not all(abs(n) <= _LARGEST for n in (*x_y_w_h, x + width, y + height)):
+            reason = f"{x_y_w_h} has a number that is not finite or no float32 holds"
+        elif width <= 0 or height <= 0:
+            reason = f"{x_y_w_h} (x, y, width, height) must have a width and height above 0"
+        else:
+            reason = ""
+        if reason:
+            raise _fault(path, f"annotations[{place}].bbox", reason)
+        name, image = names.get(annotation["category_id"]), annotation["image_id"]
+        # Most likely a name misspelt there, for which the class would silently not be measured.
+        if name is not None and name.casefold() not in labelled.get(image, {name.casefold()}):
+            raise _fault(
+                path,
+                f"annotations[{place}].category_id",
+                f"{name!r} is annotated, but not among labelled_classes of image {image}",
+            )
+
+
+def _fault(path: Path, where: str, reason: str) -> GroundTruthError:
+    return GroundTruthError(f"{path}, $.{where}: {reason}; correct the file")
 
 
 def _truth(

@@ -15,7 +15,8 @@ class Detections:
 
     Attributes:
         boxes: float32 (n, 4), x y of the upper left and the lower right corner in pixels of the
-            RGB picture, whose own corners are (0, 0) and (width, height).
+            RGB picture, whose own corners are (0, 0) and (width, height); within it where they
+            come from `suppress`.
         scores: float32 (n,), 0..1, falling.
         classes: int32 (n,), indices into the artifact's classes.
         depths: float32 (n,), metres along the optical axis; NaN where not measured.
@@ -41,7 +42,10 @@ class Detections:
                     f"{name} of detections are {array.dtype} {list(array.shape)}, expected "
                     f"{np.dtype(dtype)} {list(shape)}"
                 )
-            array.flags.writeable = False
+            # A view: what the caller has stays as writeable as it was.
+            frozen = array.view()
+            frozen.flags.writeable = False
+            object.__setattr__(self, name, frozen)
         if not (np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()):
             raise ValueError("boxes and scores of detections must be finite")
         if (np.diff(self.scores) > 0).any():
@@ -67,22 +71,26 @@ def suppress(
     min_score: float,
     iou: float,
     limit: int,
+    size: tuple[int, int],
 ) -> Detections:
     """Keep the best of the candidates that stand for the same object.
 
-    Greedy non-maximum suppression within each class. A candidate is judged by better ones only:
-    raising ``min_score`` gives the same as leaving out afterwards what scores less. Candidates
-    with a box or score that is no number, or a box without area, are dropped; equal scores keep
-    the order given.
+    Greedy non-maximum suppression within each class, of the boxes as they come: cut to the
+    picture, two of different objects at its edge would look alike. Those that are kept are cut to
+    the picture, and dropped if nothing of them is in it. A candidate is judged by better ones
+    only: raising ``min_score`` gives the same as leaving out afterwards what scores less.
+    Candidates with a box or score that is no number, or a box without area, are dropped; equal
+    scores keep the order given.
 
     Args:
-        boxes: (k, 4), as in `Detections`.
+        boxes: (k, 4), as in `Detections`, also beyond the edges of the picture.
         scores: (k,), in any order.
         classes: (k,).
         depths: (k,), or None where the graph measures none.
         min_score: candidates that score less are dropped.
         iou: of two of one class with a larger overlap, the lower-scored one is dropped.
-        limit: most detections to keep.
+        limit: most detections of each class to keep.
+        size: (height, width) of the picture.
 
     Returns:
         Detections with arrays of their own.
@@ -92,10 +100,16 @@ def suppress(
         usable &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     candidates = np.flatnonzero(usable)
     order = candidates[np.argsort(-scores[candidates], kind="stable")]
-    chosen = order[_kept(boxes[order], classes[order], iou, limit)]
+    chosen = order[_kept(boxes[order], classes[order], iou)]
+    height, width = size
+    inside = np.clip(boxes[chosen], np.float32(0), np.array([width, height] * 2, np.float32))
+    seen = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
+    chosen, inside = chosen[seen], inside[seen]
+    first = _first_of_each(classes[chosen], limit)
+    chosen, inside = chosen[first], inside[first]
     if depths is None:
         depths = np.full(len(scores), np.nan, np.float32)
-    return Detections(boxes[chosen], scores[chosen], classes[chosen], depths[chosen])
+    return Detections(inside, scores[chosen], classes[chosen], depths[chosen])
 
 
 def overlaps(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -118,19 +132,25 @@ def _areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     return areas
 
 
-def _kept(
-    boxes: NDArray[np.float32], classes: NDArray[np.int32], iou: float, limit: int
-) -> NDArray[np.intp]:
+def _kept(boxes: NDArray[np.float32], classes: NDArray[np.int32], iou: float) -> NDArray[np.intp]:
     """Places of the boxes, best first, that no kept better one of their class overlaps."""
-    rivals = overlaps(boxes, boxes) > iou
+    # Nothing keeps a graph from boxes whose area no float32 holds: those overlap nothing.
+    with np.errstate(over="ignore", invalid="ignore"):
+        rivals = overlaps(boxes, boxes) > iou
     rivals &= classes[:, None] == classes[None, :]
     dropped = np.zeros(len(boxes), bool)
     kept: list[int] = []
     for place, row in enumerate(rivals):
         if dropped[place]:
             continue
-        if len(kept) == limit:
-            break
         kept.append(place)
         dropped |= row
     return np.array(kept, np.intp)
+
+
+def _first_of_each(classes: NDArray[np.int32], limit: int) -> NDArray[np.bool_]:
+    """Which are among the first ``limit`` of their class."""
+    first = np.zeros(len(classes), bool)
+    for kind in np.unique(classes):
+        first[np.flatnonzero(classes == kind)[:limit]] = True
+    return first

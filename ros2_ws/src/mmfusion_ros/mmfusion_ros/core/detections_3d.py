@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,19 +15,31 @@ from mmfusion_ros.core.rig import Camera
 
 # Models of camera_info whose coefficients are those of OpenCV's undistortPoints.
 _DISTORTION_MODELS = {"plumb_bob", "rational_polynomial"}
+# How many coefficients OpenCV takes; any other number is an error of its own there.
+_DISTORTION_LENGTHS = {0, 4, 5, 8, 12, 14}
 
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """How a camera maps directions to pixels.
+    """How a camera maps directions to pixels; checked at construction.
 
     Attributes:
         matrix: K, row-major, pixels.
-        distortion: as OpenCV takes it (k1 k2 p1 p2 k3 ...); empty for none.
+        distortion: as OpenCV takes it (k1 k2 p1 p2 k3 ...), 4, 5, 8, 12 or 14 numbers; empty
+            for none.
     """
 
     matrix: tuple[float, ...]
     distortion: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.matrix) != 9 or len(self.distortion) not in _DISTORTION_LENGTHS:
+            raise ValueError(
+                f"{len(self.matrix)} numbers of a camera matrix and {len(self.distortion)} of "
+                f"distortion; expected 9, and one of {sorted(_DISTORTION_LENGTHS)}"
+            )
+        if not all(map(math.isfinite, (*self.matrix, *self.distortion))):
+            raise ValueError("camera matrix and distortion must be finite")
 
     @classmethod
     def of(cls, camera: Camera) -> Intrinsics:
@@ -42,15 +55,19 @@ class Intrinsics:
             size: (height, width) of the picture.
 
         Returns:
-            None if the camera is not calibrated (K of zeros), or calibrated for pictures of
-            another size or with a distortion model that is not known here.
+            None if the camera is not calibrated (K of zeros), calibrated for pictures of
+            another size or with a distortion model that is not known here, or if what it says
+            are no intrinsics: a number that is not finite, or distortion of an impossible length.
         """
         matrix, distortion = tuple(map(float, info.k)), tuple(map(float, info.d))
         if (info.height, info.width) != size or not (matrix[0] > 0 and matrix[4] > 0):
             return None
         if any(distortion) and info.distortion_model not in _DISTORTION_MODELS:
             return None
-        return cls(matrix, distortion)
+        try:
+            return cls(matrix, distortion)
+        except ValueError:
+            return None
 
 
 @dataclass(frozen=True, eq=False)

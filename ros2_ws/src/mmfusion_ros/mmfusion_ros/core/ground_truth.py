@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mmfusion_ros.core.errors import GroundTruthError
 
 T = TypeVar("T")
 
+_NOT_SALIENT = 128  # up to here
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
@@ -27,7 +29,7 @@ class GroundTruth:
     Attributes:
         masks: PNG files, all of the picture's size; None if none were given.
         boxes: what there is to detect; None if it was not given.
-        unknown_categories: of the file with the boxes, which the artifact has no class for.
+        unknown_categories: names in the file with the boxes that the artifact has no class for.
     """
 
     masks: Mapping[int, Path] | None = None
@@ -77,9 +79,9 @@ def load_ground_truth(
 def associate(truths: Mapping[str, T], stamps: Sequence[int | None], what: str) -> dict[int, T]:
     """Give each truth to a frame.
 
-    Where all names are whole numbers and some are stamps in nanoseconds, those belong to the
-    frames with these stamps, and the rest to none. Otherwise the k-th name in sorted order
-    belongs to the k-th message.
+    Where all names are stamps in nanoseconds, each belongs to the frames with its stamp. Where
+    none is, the k-th name belongs to the k-th message; digits in names count as numbers, so that
+    ``frame10`` comes behind ``frame2``.
 
     Args:
         truths: by name.
@@ -90,14 +92,14 @@ def associate(truths: Mapping[str, T], stamps: Sequence[int | None], what: str) 
         By stamp.
 
     Raises:
-        GroundTruthError: if the order decides and there are not as many names as messages, or
-            stamps repeat.
+        GroundTruthError: if some names are stamps but others are not, two are the same stamp,
+            or the order decides and there are not as many names as messages, or stamps repeat.
     """
-    if truths and all(name.isascii() and name.isdecimal() for name in truths):
-        by_stamp = {int(name): truth for name, truth in truths.items()}
-        met = by_stamp.keys() & set(stamps)
-        if met:
-            return {stamp: truth for stamp, truth in by_stamp.items() if stamp in met}
+    by_digits = {str(stamp): stamp for stamp in stamps if stamp is not None}
+    met = {name: by_digits[digits] for name in truths if (digits := _number(name)) in by_digits}
+    if met:
+        _check_stamps(truths, met, what)
+        return {stamp: truths[name] for name, stamp in met.items()}
     advice = "name each after the stamp of its RGB image in nanoseconds"
     if len(truths) != len(stamps):
         raise GroundTruthError(
@@ -110,20 +112,60 @@ def associate(truths: Mapping[str, T], stamps: Sequence[int | None], what: str) 
             f"{what}: stamps of the bag's RGB images repeat, so that the order of the names does "
             f"not tell which one is meant; {advice}"
         )
-    ordered = (truths[name] for name in sorted(truths))
+    ordered = (truths[name] for name in sorted(truths, key=_natural))
     return {stamp: truth for stamp, truth in zip(stamps, ordered, strict=True) if stamp is not None}
+
+
+def _check_stamps(truths: Mapping[str, object], met: Mapping[str, int], what: str) -> None:
+    """Refuse names that are stamps only in part: neither stamp nor order tells whose they are."""
+    others = sorted(truths.keys() - met.keys(), key=_natural)
+    if others:
+        raise GroundTruthError(
+            f"{what}: {len(met)} of {len(truths)} names are stamps of RGB images of the bag, but "
+            f"{others[0]!r} is not; expected all of them to be, or none; rename or remove the rest"
+        )
+    named: dict[int, str] = {}
+    for name, stamp in met.items():
+        if stamp in named:
+            raise GroundTruthError(
+                f"{what}: {named[stamp]!r} and {name!r} are the same stamp; remove one of them"
+            )
+        named[stamp] = name
+
+
+def _number(digits: str) -> str:
+    """A whole number without leading zeros, so that it can be compared however long it is."""
+    return digits.lstrip("0") or digits[-1:]
+
+
+def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Sorts names with numbers in them as people count: 2 before 10."""
+    # Text and runs of digits take turns, so like is compared with like.
+    parts = [
+        (len(_number(part)), _number(part)) if place % 2 else (0, part)
+        for place, part in enumerate(re.split("([0-9]+)", name))
+    ]
+    return parts, name  # 1 and 01 are one number, but must not change places
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
     """A mask as uint8 (H, W).
 
     Raises:
-        GroundTruthError: if the file is damaged.
+        GroundTruthError: if the file is damaged, or marks something but nothing as salient.
     """
     pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if pixels is None:
         raise GroundTruthError(f"{path} cannot be decoded; expected a PNG mask")
-    return np.asarray(pixels, np.uint8)
+    mask = np.asarray(pixels, np.uint8)
+    brightest = int(mask.max(initial=0))
+    # Masks of 0 and 1 are common; taken as they are, they would say that nothing is salient.
+    if 0 < brightest <= _NOT_SALIENT:
+        raise GroundTruthError(
+            f"{path}: the brightest value is {brightest}, and what is salient must be above "
+            f"{_NOT_SALIENT}; expected 0 and 255"
+        )
+    return mask
 
 
 def _masks(folder: Path, size: tuple[int, int]) -> dict[str, Path]:

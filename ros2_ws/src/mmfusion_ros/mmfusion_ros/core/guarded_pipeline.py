@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
+from mmfusion_ros.core.errors import ArtifactError
 from mmfusion_ros.core.frames import FrameSet
 from mmfusion_ros.core.pipeline import Pipeline
 from mmfusion_ros.core.results import Results
@@ -22,7 +23,7 @@ class EngineState(str, Enum):
 
     RUNNING = "running"
     REOPENING = "reopening"  # the engine failed and will be opened again
-    FAILED = "failed"  # it failed too often and stays closed
+    FAILED = "failed"  # it failed too often, or for good, and stays closed
 
     def __str__(self) -> str:
         return self.value
@@ -30,6 +31,8 @@ class EngineState(str, Enum):
 
 class GuardedPipeline:
     """Runs a pipeline; closes its engine when it fails, and opens it again after a while.
+
+    Where the artifact is to blame, it stays closed at once: the same graph would fail again.
 
     Nothing here waits: frame sets that come before the next attempt are not processed. One
     thread runs it; the attributes may be read from others.
@@ -102,6 +105,12 @@ class GuardedPipeline:
         self.failures += 1
         self.problem = str(error) or repr(error)
         self.pipeline.engine.close()
+        if isinstance(error, ArtifactError):
+            self.state = EngineState.FAILED
+            _logger.error(
+                "engine: %s; it stays closed; clean up and configure the node again", self.problem
+            )
+            return
         if self._attempts >= len(BACK_OFF):
             self.state = EngineState.FAILED
             _logger.error(

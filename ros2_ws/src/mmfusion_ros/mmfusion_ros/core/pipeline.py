@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from mmfusion_ros.core.artifact import Artifact
 from mmfusion_ros.core.detections import Detections, suppress
 from mmfusion_ros.core.engines import Engine
-from mmfusion_ros.core.errors import EngineError, ImageError
+from mmfusion_ros.core.errors import ArtifactError, ImageError
 from mmfusion_ros.core.frames import Absence, Companion, Frame, FrameSet, Modality
 from mmfusion_ros.core.images import to_encoding
 from mmfusion_ros.core.results import Results
 from mmfusion_ros.core.rig import Rig
 
-MOST_DETECTIONS = 100  # of one picture, as COCO's evaluation takes them
+# Of each class in one picture: COCO's evaluation looks at no more, so nothing is lost to it.
+MOST_DETECTIONS = 100
 
 
 class Pipeline:
@@ -70,7 +71,8 @@ class Pipeline:
         A damaged image makes its modality absent (reason INVALID), never an error.
 
         Raises:
-            EngineError: if the engine fails or puts out a class that has no name.
+            EngineError: if the engine fails.
+            ArtifactError: if the graph puts out a class that has no name.
         """
         started = time.perf_counter()
         images: dict[Modality, NDArray[Any]] = {}
@@ -124,11 +126,13 @@ class Pipeline:
             min_score=self.min_score,
             iou=1.0 if self.artifact.nms_iou is None else self.artifact.nms_iou,
             limit=MOST_DETECTIONS,
+            size=self.artifact.image_size(Modality.RGB),
         )
         names = len(self.artifact.classes)
         nameless = (detections.classes < 0) | (detections.classes >= names)
         if nameless.any():
-            raise EngineError(
+            # No fault of the engine, which would do the same when opened again.
+            raise ArtifactError(
                 f"the graph of artifact {self.artifact.name} puts out class "
                 f"{detections.classes[nameless][0]}, but its manifest names {names} classes; "
                 "export the artifact again"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jsonschema import Draft202012Validator, TypeChecker
+from jsonschema import Draft202012Validator, TypeChecker, ValidationError
 from jsonschema.exceptions import best_match
 from jsonschema.validators import extend
 from numpy.typing import NDArray
@@ -99,7 +99,7 @@ def load_rig(path: Path) -> Rig:
         raise RigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     problem = best_match(_validator().iter_errors(content))
     if problem is not None:
-        raise RigError(f"{path}, {problem.json_path}: {problem.message}")
+        raise RigError(f"{path}, {problem.json_path}: {_reason(problem)}")
     for name, entry in content["cameras"].items():
         norm = math.hypot(*entry["rotation"])
         if abs(norm - 1) > 1e-3:
@@ -114,6 +114,17 @@ def load_rig(path: Path) -> Rig:
         cameras={Modality(name): _camera(entry) for name, entry in content["cameras"].items()},
         thermal_from_rgb=None if homography is None else tuple(map(float, homography)),
     )
+
+
+def _reason(problem: ValidationError) -> str:
+    """What is wrong, where the schema's own words are of little help in words of ours."""
+    at_distortion = list(problem.absolute_path)[-1:] == ["distortion"]
+    if at_distortion and problem.validator in {"anyOf", "minItems", "maxItems"}:
+        return (
+            f"{len(problem.instance)} coefficients; expected none, 4 (k1 k2 p1 p2) or "
+            "5 (k1 k2 p1 p2 k3)"
+        )
+    return str(problem.message)
 
 
 def _camera(entry: dict[str, Any]) -> Camera:
