@@ -237,9 +237,11 @@ def _print_summary(recording: Path, out: Path) -> None:
     metrics = json.loads((replay / "metrics.json").read_text())
     latency = json.loads((replay / "latency.json").read_text())
     masks = counts.get("/fusion_node/saliency/mask", 0)
+    fused, frames = counts.get("/fusion_node/fused/image", 0), counts["/rgb/image"]
     print(
-        f"\nlive:    {counts.get('/fusion_node/fused/image', 0)} of {counts['/rgb/image']} RGB "
-        f"frames came back fused{f', {masks} with a saliency mask' if masks else ''}"
+        f"\nlive:    {fused} of {frames} RGB frames came back fused"
+        f"{f', {masks} with a saliency mask' if masks else ''}"
+        f"{'; the others came faster than the engine runs here, see --rate' * (fused < frames)}"
     )
     print(f"offline: {metrics['sets']} frame sets, engine {latency['stages']['engine']['p50']:.0f} "
           f"ms per set (median, {metrics['engine']['backend']})")  # fmt: skip

@@ -41,6 +41,14 @@ def scenes(tmp_path):
     return folder
 
 
+def test_weights_of_an_earlier_training_are_kept(scenes, tmp_path, capsys):
+    (tmp_path / "model.safetensors").write_bytes(b"hours of work")
+    arguments = ["train", "--model", MODEL, "--data", str(scenes), "--out", str(tmp_path)]
+    assert cli.main(arguments) == 1
+    assert "model.safetensors exists already; pass another --out" in capsys.readouterr().err
+    assert (tmp_path / "model.safetensors").read_bytes() == b"hours of work"
+
+
 def test_the_loss_is_the_published_one():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(2, 1, 5, 6))

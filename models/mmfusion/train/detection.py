@@ -24,6 +24,7 @@ from mmfusion.train.box_noise import noisy_latents
 from mmfusion.train.boxed_pairs import BoxedPair, load_boxed_pairs
 from mmfusion.train.detection_matching import Objects
 from mmfusion.train.level_pool import pool_on_own_level
+from mmfusion.train.output import WEIGHTS, make_output
 from mmfusion.train.schedule import warmup_cosine
 
 _SMALLEST_CROP = 0.6  # of each side
@@ -105,7 +106,7 @@ def train_detection(recipe: DetectionRecipe, folders: Sequence[Path], out: Path)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(recipe.steps))
-    out.mkdir(parents=True, exist_ok=True)
+    make_output(out)
     with tqdm(range(recipe.steps), unit="step", dynamic_ncols=True) as progress:
         for step in progress:
             chosen = rng.integers(len(pairs), size=recipe.batch)
@@ -132,7 +133,7 @@ def train_detection(recipe: DetectionRecipe, folders: Sequence[Path], out: Path)
             progress.set_postfix({n: f"{v:.3f}" for n, v in zip(names, values, strict=True)})
             if (step + 1) % _SAVE_EVERY == 0 or step + 1 == recipe.steps:
                 weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-                save_file(weights, out / "model.safetensors")
+                save_file(weights, out / WEIGHTS)
                 record = {**asdict(recipe), "pairs": len(pairs)}
                 (out / "recipe.json").write_text(json.dumps(record, indent=2) + "\n")
 

@@ -18,6 +18,7 @@ from mmfusion.errors import DataError
 from mmfusion.graph.luma_fusion import LumaFusion
 from mmfusion.registry import create_model
 from mmfusion.train.fusion_losses import gradient_loss, intensity_loss, ssim_loss, warmth_map
+from mmfusion.train.output import WEIGHTS, make_output
 from mmfusion.train.pairs import load_pairs
 from mmfusion.train.schedule import warmup_cosine
 
@@ -78,7 +79,7 @@ def train_fusion(recipe: FusionRecipe, folders: Sequence[Path], out: Path) -> No
         lr=recipe.learning_rate,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(recipe.steps))
-    out.mkdir(parents=True, exist_ok=True)
+    make_output(out)
     with tqdm(range(recipe.steps), unit="step", dynamic_ncols=True) as progress:
         for step in progress:
             scale = int(rng.choice(recipe.scales))
@@ -126,6 +127,6 @@ def _draw_crop(stack: NDArray[np.uint8], side: int, rng: np.random.Generator) ->
 
 
 def _save(model: nn.Module, recipe: FusionRecipe, pairs: int, out: Path) -> None:
-    save_file(model.state_dict(), out / "model.safetensors")
+    save_file(model.state_dict(), out / WEIGHTS)
     record = {**asdict(recipe), "pairs": pairs}
     (out / "recipe.json").write_text(json.dumps(record, indent=2) + "\n")

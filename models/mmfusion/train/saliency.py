@@ -20,6 +20,7 @@ from mmfusion.graph.resize import Resize
 from mmfusion.graph.saliency import normalise
 from mmfusion.haf.network import HAF
 from mmfusion.registry import create_model
+from mmfusion.train.output import WEIGHTS, make_output
 from mmfusion.train.saliency_losses import saliency_loss
 from mmfusion.train.scenes import Scene, load_scenes
 from mmfusion.train.schedule import warmup_cosine
@@ -70,7 +71,7 @@ def train_saliency(recipe: SaliencyRecipe, folders: Sequence[Path], out: Path) -
     model = cast("HAF", create_model(recipe.model)).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(recipe.steps))
-    out.mkdir(parents=True, exist_ok=True)
+    make_output(out)
     with tqdm(range(recipe.steps), unit="step", dynamic_ncols=True) as progress:
         for step in progress:
             chosen = [scenes[index] for index in rng.integers(len(scenes), size=recipe.batch)]
@@ -87,7 +88,7 @@ def train_saliency(recipe: SaliencyRecipe, folders: Sequence[Path], out: Path) -
             schedule.step()
             progress.set_postfix(loss=f"{loss.item():.3f}")
             if (step + 1) % 200 == 0 or step + 1 == recipe.steps:
-                save_file(model.state_dict(), out / "model.safetensors")
+                save_file(model.state_dict(), out / WEIGHTS)
                 record = {**asdict(recipe), "scenes": len(scenes)}
                 (out / "recipe.json").write_text(json.dumps(record, indent=2) + "\n")
 
