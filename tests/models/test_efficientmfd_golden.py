@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import zlib
 
 import numpy as np
@@ -24,14 +23,6 @@ from mmfusion.efficientmfd.roi_align import level_masks, pool_by_roi_align
 pytestmark = pytest.mark.torch
 
 SIZE = (256, 320)
-
-
-@pytest.fixture(scope="module")
-def fill(shared_dir):
-    spec = importlib.util.spec_from_file_location("fill", shared_dir / "goldens" / "fill.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
 
@@ -27,14 +25,6 @@ _LIMITS = {
     **{f"df_{k}": 3e-5 for k in _LEVELS},
 }
 _LOGIT_LIMIT, _LOGIT_LIMIT_L2 = 1e-4, 2e-5
-
-
-@pytest.fixture(scope="module")
-def fill(shared_dir):
-    spec = importlib.util.spec_from_file_location("fill", shared_dir / "goldens" / "fill.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
 
@@ -15,14 +13,6 @@ from mmfusion.s4fusion.config import S4FusionConfig
 from mmfusion.s4fusion.network import S4Fusion, padding
 
 pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(scope="module")
-def fill(shared_dir):
-    spec = importlib.util.spec_from_file_location("fill", shared_dir / "goldens" / "fill.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
