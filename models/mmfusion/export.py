@@ -67,7 +67,8 @@ def build_graph(composition: Composition) -> tuple[CameraGraph, list[dict[str, A
     if composition.fusion is not None:
         network, digest = _load(composition.fusion.weights)
         fusion = LumaFusion(network, composition.fusion.scale)
-        models.append(_model_entry(Role.FUSION, composition.fusion.weights, digest))
+        settings: dict[str, Any] = {"scale": composition.fusion.scale}
+        models.append(_model_entry(Role.FUSION, composition.fusion.weights, digest, settings))
     if composition.saliency is not None:
         network, digest = _load(composition.saliency.weights)
         saliency = SaliencyBranch(
@@ -77,7 +78,12 @@ def build_graph(composition: Composition) -> tuple[CameraGraph, list[dict[str, A
             input_size=composition.saliency.input_size,
             depth_range=composition.saliency.depth_range,
         )
-        models.append(_model_entry(Role.SALIENCY, composition.saliency.weights, digest))
+        depth_range = composition.saliency.depth_range
+        settings = {
+            "input_size": list(saliency.input_size),
+            "depth_range_m": [depth_range.near_m, depth_range.far_m],
+        }
+        models.append(_model_entry(Role.SALIENCY, composition.saliency.weights, digest, settings))
     if composition.detection is not None:
         part = composition.detection
         network, digest = _load(part.weights)
@@ -88,9 +94,10 @@ def build_graph(composition: Composition) -> tuple[CameraGraph, list[dict[str, A
             steps=part.steps,
             noise_seed=part.noise_seed,
         )
+        settings = {"scale": part.scale, "steps": joint.steps, "noise_seed": part.noise_seed}
         if composition.fusion is None:
-            models.append(_model_entry(Role.FUSION, part.weights, digest))
-        models.append(_model_entry(Role.DETECTION, part.weights, digest))
+            models.append(_model_entry(Role.FUSION, part.weights, digest, settings))
+        models.append(_model_entry(Role.DETECTION, part.weights, digest, settings))
     return CameraGraph(cameras, Branches(fusion, saliency, joint)).eval(), models
 
 
@@ -108,7 +115,7 @@ def export_artifact(composition: Composition, out: Path) -> None:
     inputs = graph.example_inputs()
     outputs = _example_outputs(graph, inputs)
     encoded = onnx_model(graph, inputs, list(outputs)).SerializeToString()
-    cameras, saliency = composition.cameras, composition.saliency
+    cameras = composition.cameras
     manifest = {
         "schema_version": 1,
         "name": out.resolve().name,
@@ -131,8 +138,6 @@ def export_artifact(composition: Composition, out: Path) -> None:
             for package in ("mmfusion", "torch", "onnx")
         },
     }
-    if saliency is not None:
-        manifest["depth_range_m"] = [saliency.depth_range.near_m, saliency.depth_range.far_m]
     if "boxes" in outputs:
         manifest["detection"] = {"nms_iou": IOU_THRESHOLD}
     validate_manifest(manifest)
@@ -185,10 +190,13 @@ def _load(weights: Weights) -> tuple[nn.Module, str]:
     return network, hashlib.sha256(weights.checkpoint.read_bytes()).hexdigest()
 
 
-def _model_entry(role: Role, weights: Weights, digest: str) -> dict[str, Any]:
+def _model_entry(
+    role: Role, weights: Weights, digest: str, settings: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "role": str(role),
         "name": weights.model,
+        "settings": settings,
         "checkpoint_sha256": digest,
         "training_data": weights.provenance.training_data,
         "recipe": weights.provenance.recipe,

@@ -50,7 +50,9 @@ def test_the_manifest_tells_of_every_network(exported):
     assert names["scores"] == names["classes"] == names["box_depth"] == [500]
     assert manifest["classes"][:2] == ["People", "Car"]
     assert manifest["detection"] == {"nms_iou": 0.5}
-    assert manifest["depth_range_m"] == [0.3, 10]
+    settings = {entry["role"]: entry["settings"] for entry in manifest["models"]}
+    assert settings["saliency"] == {"input_size": [96, 128], "depth_range_m": [0.3, 10]}
+    assert settings["detection"] == {"scale": 1, "steps": 1, "noise_seed": 0}
     assert set(manifest["tolerances"]) == {"fused", "saliency", "boxes"}
 
 

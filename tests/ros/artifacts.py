@@ -199,6 +199,7 @@ def _manifest(name: str, encoded: bytes, inputs: dict, outputs: dict) -> dict[st
             {
                 "role": "fusion",
                 "name": "test",
+                "settings": {},
                 "checkpoint_sha256": "0" * 64,
                 "training_data": "none",
                 "recipe": "none",

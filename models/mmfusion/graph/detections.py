@@ -73,8 +73,8 @@ class JointBranch(nn.Module):
         self.scale = scale
         small = (-(-rgb_size[0] // scale), -(-rgb_size[1] // scale))
         self.class_names = network.config.classes
-        steps = steps or network.config.sampling_steps
-        self.network = EfficientMFDDeploy(network, *small, steps, seed=noise_seed)
+        self.steps = steps or network.config.sampling_steps
+        self.network = EfficientMFDDeploy(network, *small, self.steps, seed=noise_seed)
 
     def forward(self, rgb: Tensor, infrared: Tensor) -> JointOutput:
         """Fuse and detect.

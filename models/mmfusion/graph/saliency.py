@@ -37,7 +37,7 @@ class SaliencyBranch(nn.Module):
             depth_range: what it tells apart.
         """
         super().__init__()
-        input_size = input_size or network.config.input_size
+        self.input_size = input_size = input_size or network.config.input_size
         self.rgb_size = rgb_size
         self.network = HAFDeploy(network, input_size)
         self.resize = Resize(rgb_size, input_size)

@@ -303,12 +303,11 @@ def test_outputs_of_the_wrong_kind(finder, name, wrong, expected):
         (lambda m: m.update(classes=[]), "$.classes: [] "),
         (lambda m: m.update(classes=["a", "a"]), "$.classes: ['a', 'a'] has non-unique"),
         (lambda m: m.update(classes=["a", ""]), "$.classes[1]: '' "),
-        (lambda m: m.update(depth_range_m=[1]), "$.depth_range_m: [1] is too short"),
-        (lambda m: m.update(depth_range_m=[0, 1]), "$.depth_range_m[0]: 0 is less"),
-        (lambda m: m.update(depth_range_m=[9, 1]), "$.depth_range_m: 9 to 1 metres is no range"),
+        (lambda m: m["models"][0].update(settings={"a": "b"}), "$.models[0].settings.a: 'b' "),
+        (lambda m: m["models"][0].pop("settings"), "$.models[0]: 'settings' is a required"),
     ],
 )
-def test_what_the_manifest_says_of_detections_and_depths(finder, change, named):
+def test_what_the_manifest_says_of_detections_and_networks(finder, change, named):
     assert f"{finder}/manifest.json, {named}" in refusal(edit(finder, change))
 
 
@@ -336,11 +335,6 @@ def test_tolerances_have_one_measure_each(folder, tolerance, fault):
         assert open_artifact(folder).manifest["tolerances"] == {"fused": tolerance}
     else:
         assert fault in refusal(folder)
-
-
-def test_a_range_of_depths_may_be_told(folder):
-    edit(folder, lambda manifest: manifest.update(depth_range_m=[0.5, 10]))
-    assert open_artifact(folder).manifest["depth_range_m"] == [0.5, 10]
 
 
 def test_whole_numbers_may_be_written_as_floats(folder):

@@ -281,6 +281,7 @@ def _artifact_rows(artifact: Artifact) -> list[tuple[str, str]]:
         role = model["role"]
         rows += [
             (f"{role} model", model["name"]),
+            (f"{role}: settings", ", ".join(f"{k} {v}" for k, v in model["settings"].items())),
             (f"{role}: checkpoint SHA-256", model["checkpoint_sha256"]),
             (f"{role}: training data", model["training_data"]),
             (f"{role}: recipe", model["recipe"]),

@@ -137,7 +137,6 @@ def open_artifact(folder: Path) -> Artifact:
             "a graph without it, or a newer mmfusion_ros"
         )
     _check_tensors(f"{manifest_path}, $.outputs", outputs, *_known_outputs(inputs["rgb"], outputs))
-    _check_depth_range(manifest_path, manifest)
     return Artifact(
         folder=folder,
         name=manifest["name"],
@@ -226,15 +225,6 @@ def _known_outputs(
         "thermal_range_next": ("float32", (2,)),
     }
     return known, required
-
-
-def _check_depth_range(where: Path, manifest: Mapping[str, Any]) -> None:
-    near, far = manifest.get("depth_range_m", (0.0, 1.0))
-    if near >= far:
-        raise ArtifactError(
-            f"{where}, $.depth_range_m: {near:g} to {far:g} metres is no range; expected the near "
-            "end first; export the artifact again"
-        )
 
 
 def _check_tensors(
