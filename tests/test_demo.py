@@ -26,7 +26,7 @@ def run_demo(repo_root, *options):
 @pytest.fixture(scope="module")
 def finished(repo_root, tmp_path_factory):
     out = tmp_path_factory.mktemp("demo")
-    return run_demo(repo_root, "--frames", 4, "--rate", 2, "--out", out), out
+    return run_demo(repo_root, "--frames", 4, "--rate", 1, "--out", out), out
 
 
 def test_it_ends_by_naming_files_that_exist(finished):
