@@ -157,7 +157,9 @@ def read_composition(path: Path) -> Composition:
         raise ExportError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     problem = best_match(_validator().iter_errors(content))
     if problem is not None:
-        raise ExportError(f"{path}, {problem.json_path}: {problem.message}")
+        wanted = problem.schema.get("description") if problem.json_path != "$" else None
+        hint = f"; expected {wanted}" if wanted else ""
+        raise ExportError(f"{path}, {problem.json_path}: {problem.message}{hint}")
     try:
         return _composition(content, path.parent)
     except ExportError as error:

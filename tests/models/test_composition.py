@@ -75,7 +75,10 @@ def with_(section, **values):
         ({**WHOLE, "colour": 1}, r"\$: .*'colour' was unexpected"),
         (with_("saliency", size="1x1"), r"\$\.saliency: .*'size' was unexpected"),
         ({k: v for k, v in WHOLE.items() if k != "fusion"}, "'fusion' is a required property"),
-        (with_("cameras", rgb_size=[640, 480]), r"\$\.cameras\.rgb_size"),
+        (
+            with_("cameras", rgb_size=[640, 480]),
+            r"\$\.cameras\.rgb_size: .*; expected WIDTHxHEIGHT, such as 640x480",
+        ),
         (with_("cameras", rgb_size="0x480"), r"\$\.cameras\.rgb_size"),
         (without("saliency", "published_checkpoint"), "saliency has neither of checkpoint and"),
         (with_("detection", published_checkpoint="x"), "detection has both of checkpoint and"),
