@@ -55,10 +55,10 @@ def test_all_three_published_systems_run_as_one_graph(tmp_path):
     for name in ("haf_swin_base", "efficientmfd_r50"):
         network = spread(mmfusion.create_model(name))
         save_file(network.state_dict(), tmp_path / f"{name}.safetensors")
-    detection = DetectionPart(
-        Weights("efficientmfd_r50", tmp_path / "efficientmfd_r50.safetensors")
+    saliency, detection = (
+        Weights(name, tmp_path / f"{name}.safetensors")
+        for name in ("haf_swin_base", "efficientmfd_r50")
     )
-    saliency = SaliencyPart(Weights("haf_swin_base", tmp_path / "haf_swin_base.safetensors"))
     composition = Composition(
         CameraSpec(SIZE, SIZE, SIZE), None, SaliencyPart(saliency), DetectionPart(detection)
     )
