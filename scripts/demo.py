@@ -32,6 +32,7 @@ MORE_OUTPUTS = {
 }
 HEADLINE_METRICS = ("Q_ABF", "VIF", "SF")
 LISTENERS = 2  # node and recorder: whoever comes later misses pictures
+START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 20.0
 
 
@@ -109,7 +110,8 @@ def _play_and_record(options: argparse.Namespace, out: Path) -> Path:
             "-p", f"rig:={options.rig.resolve()}", "-p", f"backend:={options.backend}",
             "-p", "autostart:=true"]  # fmt: skip
     more = [topic for name, topics in MORE_OUTPUTS.items() if name in tensors for topic in topics]
-    recorder = ["recorder", "--out", str(recording), *INPUTS, *OUTPUTS, *more]
+    outputs = [*OUTPUTS, *more]
+    recorder = ["recorder", "--out", str(recording), *INPUTS, *outputs]
     player = ["camera_player", str(options.data.resolve()), "--size", sizes["rgb"],
               "--frames", str(options.frames), "--listeners", str(LISTENERS)]  # fmt: skip
     for camera in ("depth", "thermal"):
@@ -122,6 +124,7 @@ def _play_and_record(options: argparse.Namespace, out: Path) -> Path:
         _running(node, out / "fusion_node.log"),
         _running(recorder, out / "recorder.log"),
     ):
+        _wait_for_recorder(out / "recorder.log", outputs)
         try:
             _run(player, "camera_player")
         except DemoError as error:
@@ -129,6 +132,16 @@ def _play_and_record(options: argparse.Namespace, out: Path) -> Path:
             raise DemoError(f"{error}; the node said:\n{log[-2000:]}") from error
         time.sleep(2.0)  # the last picture is still in the engine when the player ends
     return recording
+
+
+def _wait_for_recorder(log: Path, topics: list[str]) -> None:
+    """Wait until the node's results are listened to; what keeps the node will show without."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        said = log.read_text(errors="replace")
+        if all(f"recording /{topic}\n" in said for topic in topics):
+            return
+        time.sleep(0.1)
 
 
 def _is_folder_of_images(data: Path) -> bool:
