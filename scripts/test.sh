@@ -2,7 +2,7 @@
 # Check this checkout: style, types and tests.
 #
 #   scripts/test.sh [pytest arguments]          everything but the slow tests
-#   scripts/test.sh --unit [pytest arguments]   fast tests only: no ROS, no style, no types
+#   scripts/test.sh --unit [pytest arguments]   fast tests only: no ROS, exports, style or types
 #   scripts/test.sh --full [pytest arguments]   everything, slow tests too
 set -euo pipefail
 
@@ -27,7 +27,7 @@ if [[ $scope != unit ]]; then
 fi
 
 case $scope in
-    unit) selection="not slow and not ros" ;;
+    unit) selection="not slow and not ros and not export" ;;
     full) selection="slow or not slow" ;;
     *) selection="not slow" ;;
 esac

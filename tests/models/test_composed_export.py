@@ -18,7 +18,7 @@ from mmfusion.cli import main
 from mmfusion.composition import read_composition
 from mmfusion.export import build_graph
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.export]
 SETS = [("rgb", "depth", "thermal"), ("rgb", "thermal"), ("rgb", "depth"), ("rgb",), ("thermal",)]
 # None of these fits an engine with fixed shapes.
 DYNAMIC = {"NonZero", "NonMaxSuppression", "Loop", "If", "Unique", "Compress", "ScatterND", "DFT"}

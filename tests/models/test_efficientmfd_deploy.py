@@ -15,7 +15,7 @@ from mmfusion.efficientmfd.network import EfficientMFD
 from mmfusion.efficientmfd.roi_align import pool_by_grid_sample
 from mmfusion.errors import ModelError
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.export]
 
 SIZE = (70, 90)  # not a multiple of 32
 NAMES = ["fusion_weights", "logits", "boxes"]

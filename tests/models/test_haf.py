@@ -345,6 +345,7 @@ class TestDeploy:
             p.numel() for p in model.parameters()
         )
 
+    @pytest.mark.export
     @pytest.mark.parametrize("kind", ["light", "swin"])
     def test_exports_without_fourier_transforms(self, request, kind):
         onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
