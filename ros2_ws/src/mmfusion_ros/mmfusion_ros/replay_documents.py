@@ -50,6 +50,7 @@ def metrics_document(
         "engine": dict(engine),
         "rig": rig_name,
         "settings": {
+            **_range(bag),
             "stride": plan.stride,
             "metrics_stride": plan.metrics_stride,
             "max_frames": plan.max_sets,
@@ -74,7 +75,7 @@ def metrics_document(
 
 
 def latency_document(outcome: Outcome, plan: Plan) -> dict[str, Any]:
-    """Durations in milliseconds by stage, and the speed of the whole.
+    """Durations in milliseconds by stage, the total of each set by its number, and the speed.
 
     Measuring beside the engine slows it where cores are scarce, hence its stride is noted.
     """
@@ -88,6 +89,8 @@ def latency_document(outcome: Outcome, plan: Plan) -> dict[str, Any]:
         "sets": sets,
         "metrics_stride": plan.metrics_stride,
         "stages": {name: _percentiles(seconds) for name, seconds in stages.items()},
+        "numbers": list(outcome.numbers),
+        "totals": [1e3 * seconds for seconds in stages.get("total", ())],
         "wall_s": outcome.wall_s,
         "sets_per_s": sets / outcome.wall_s if outcome.wall_s else 0.0,
     }
@@ -97,6 +100,14 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a document as strict JSON: what is not a number is null."""
     text = json.dumps(_strict(document), indent=1, allow_nan=False, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def _range(bag: Bag) -> dict[str, float | None]:
+    """The part of the bag that is read, in seconds from its start; null for no limit."""
+    start, end = (
+        (None, None) if bag.range_ns is None else [(t - bag.start_ns) / 1e9 for t in bag.range_ns]
+    )
+    return {"start_s": start, "end_s": end}
 
 
 def _percentiles(seconds: Sequence[float]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from mmfusion_ros.core.artifact import Artifact
 from mmfusion_ros.core.background import Background, prefetch
 from mmfusion_ros.core.bag_reader import Bag, ReadingReport, read_bag
 from mmfusion_ros.core.bag_writer import ResultTopics, ResultWriter, types_written
+from mmfusion_ros.core.camera_info import CameraInfo
 from mmfusion_ros.core.detections_3d import Intrinsics
 from mmfusion_ros.core.engines import Engine
 from mmfusion_ros.core.errors import ArtifactError, BagError, ImageError
@@ -41,10 +42,12 @@ RESULT_TOPICS = ResultTopics(
         topic.name.removeprefix("~")
         for topic in (
             topics.FUSED_IMAGE,
+            topics.FUSED_INFO,
             topics.REGISTERED_THERMAL,
             topics.SALIENCY_MASK,
             topics.DETECTIONS,
             topics.DETECTIONS_3D,
+            topics.MARKERS,
             topics.OVERLAY_IMAGE,
             topics.STATUS,
         )
@@ -123,8 +126,13 @@ def automatic_metrics_stride(bag: Bag, stride: int, max_sets: int | None) -> int
 
 
 def expected_sets(bag: Bag, stride: int, max_sets: int | None) -> int:
-    """How many sets will be run if all is well with the bag."""
-    runs = math.ceil(bag.topics[Modality.RGB].count / stride)
+    """About how many sets will be run if all is well with the bag."""
+    share = 1.0
+    if bag.range_ns is not None and bag.duration_ns:
+        start, end = bag.range_ns
+        inside = min(end, bag.start_ns + bag.duration_ns) - max(start, bag.start_ns)
+        share = min(1.0, max(0.0, inside / bag.duration_ns))
+    runs = math.ceil(bag.topics[Modality.RGB].count * share / stride)
     return runs if max_sets is None else min(runs, max_sets)
 
 
@@ -177,6 +185,7 @@ def replay(
     config: SynchronizerConfig,
     plan: Plan,
     result: Path | None,
+    camera_info: CameraInfo | None = None,
     intrinsics: Intrinsics | None = None,
     progress: Callable[[Iterable[Step]], Iterable[Step]],
 ) -> Outcome:
@@ -192,6 +201,7 @@ def replay(
         config: of the synchroniser.
         plan: what to do with the sets.
         result: folder of the bag to write; None for none.
+        camera_info: of the fused picture; None if not known: none is then written.
         intrinsics: of the RGB camera; None if not known: nothing is then placed in space.
         progress: wraps the steps to show how far it is.
 
@@ -207,7 +217,15 @@ def replay(
     writer = None
     if result is not None:
         store = typestore_for(*types_written(artifact))
-        writer = ResultWriter(result, store, artifact, engine, RESULT_TOPICS, intrinsics=intrinsics)
+        writer = ResultWriter(
+            result,
+            store,
+            artifact,
+            engine,
+            RESULT_TOPICS,
+            camera_info=camera_info,
+            intrinsics=intrinsics,
+        )
     recorded = prefetch(read_bag(bag), READ_AHEAD)
     frames = outcome.reading.frames(recorded)
     measuring: Background[Measured] = Background("measure", plan.measuring_threads)

@@ -5,23 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
-from rosbags.typesys import Stores, get_typestore
-
-from mmfusion_ros.core.bag_topics import Topic, choose_topics
+from mmfusion_ros.core.bag_sources import BagSources, Entry, one_line, open_sources
+from mmfusion_ros.core.bag_topics import Look, Topic, base_name, choose_topics
+from mmfusion_ros.core.camera_info import CAMERA_INFO, CameraInfo
 from mmfusion_ros.core.errors import BagError
 from mmfusion_ros.core.frames import Frame, Modality
-from mmfusion_ros.core.mcap_repair import RepairedMcap, is_complete
 from mmfusion_ros.core.message_frames import frame_of
-
-CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
-_STORAGES = (".mcap", ".db3", ".bag")
 
 
 @dataclass(frozen=True)
@@ -34,6 +27,8 @@ class Bag:
         start_ns, duration_ns: of its log times.
         first: first frame of each camera that can be read.
         damaged: what is known to be wrong with the bag's files before reading on.
+        guesses: why a topic was taken for a camera, where its name does not tell.
+        range_ns: log times to read, the second one excluded; None for the whole bag.
     """
 
     path: Path
@@ -42,6 +37,8 @@ class Bag:
     duration_ns: int
     first: Mapping[Modality, Frame]
     damaged: str | None
+    guesses: Mapping[Modality, str] = field(default_factory=dict)
+    range_ns: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +53,7 @@ class Recorded:
         log_time_ns: when the message was recorded.
         frame: its frame; None if it holds none.
         restamped: whether the frame had no stamp and got its log time instead.
-        problem: why there is no frame, or why reading ends before the end of the bag.
+        problem: why there is no frame, or why a part of the bag is not read.
     """
 
     modality: Modality | None = None
@@ -73,7 +70,7 @@ class ReadingReport:
     Attributes:
         skipped: messages that are no images, by "modality: reason".
         restamped: frames without a stamp, which got their log time instead.
-        error: why reading ended before the end of the bag; None if it did not.
+        error: what is damaged, so that not all of the bag was read; None if nothing is.
     """
 
     skipped: Counter[str] = field(default_factory=Counter)
@@ -84,7 +81,7 @@ class ReadingReport:
         """The frames and their log times, everything else counted as it is come to."""
         for entry in recorded:
             if entry.modality is None:
-                self.error = entry.problem
+                self.error = "; ".join(filter(None, (self.error, entry.problem)))
             elif entry.frame is None:
                 self.skipped[f"{entry.modality}: {entry.problem}"] += 1
             else:
@@ -108,47 +105,51 @@ def open_bag(
         BagError: if there is no bag, it cannot be read at all, or its cameras are not clear.
     """
     path = Path(path)
-    with _reader(path) as (reader, damaged):
+    with open_sources(path) as files:
         found = [
-            Topic(name, _full_type(info.msgtype or "several types"), info.msgcount)
-            for name, info in reader.topics.items()
+            Topic(channel.topic, _full_type(channel.msgtype), channel.count)
+            for channel in files.channels()
         ]
         if not any(topic.count for topic in found):
             raise BagError(f"{path} holds no messages")
+        duration_ns = max(0, files.end_ns - files.start_ns)
 
-        def encoding_of(topic: Topic) -> str | None:
-            frame = _first_frame(reader, topic, Modality.RGB)
-            return frame.image.encoding if frame else None
+        def look_at(topic: Topic) -> Look:
+            frame = _first_frame(files, topic, Modality.RGB)
+            return Look.at(None if frame is None else frame.image, topic, duration_ns)
 
-        chosen = choose_topics(found, topics or {}, without, encoding_of)
-        firsts = {key: _first_frame(reader, topic, key) for key, topic in chosen.items()}
+        choice = choose_topics(found, topics or {}, without, look_at)
+        firsts = {key: _first_frame(files, topic, key) for key, topic in choice.topics.items()}
         return Bag(
             path=path,
-            topics=chosen,
-            start_ns=reader.start_time,
-            duration_ns=reader.duration,
+            topics=choice.topics,
+            start_ns=files.start_ns,
+            duration_ns=duration_ns,
             first={key: frame for key, frame in firsts.items() if frame is not None},
-            damaged=damaged,
+            damaged="; ".join(files.problems) or None,
+            guesses=choice.guesses,
         )
 
 
 def read_bag(bag: Bag) -> Generator[Recorded, None, None]:
     """Iterate over what a bag's cameras recorded, in the order of the log times.
 
-    Never raises for what the bag holds: a damaged end is an end, and an entry says so.
-    Opens files of its own, so any one thread may iterate.
+    Never raises for what the bag holds: damage is gone around where the format allows, else it
+    is an end, and an entry says so. Opens files of its own, so any one thread may iterate.
     """
+    modalities = {topic.name: modality for modality, topic in bag.topics.items()}
+    start, stop = bag.range_ns or (None, None)
     try:
-        with _reader(bag.path) as (reader, damaged):
-            if damaged:
-                yield Recorded(problem=damaged)
-            modalities = {topic.name: modality for modality, topic in bag.topics.items()}
-            connections = [c for c in reader.connections if c.topic in modalities]
-            for connection, log_time, data in reader.messages(connections):
-                yield _recorded(reader, connection, data, modalities[connection.topic], log_time)
+        with open_sources(bag.path) as files:
+            for problem in files.problems:
+                yield Recorded(problem=problem)
+            for entry in files.entries(modalities.keys(), start, stop):
+                if entry.data is None:
+                    yield Recorded(problem=entry.problem)
+                else:
+                    yield _recorded(entry, modalities[entry.topic])
     except Exception as error:  # noqa: BLE001 (a damaged file fails in any way there is)
-        problem = f"the bag is damaged, read up to there: {_one_line(error)}"
-        yield Recorded(problem=problem)
+        yield Recorded(problem=f"the bag is damaged, read up to there: {one_line(error)}")
 
 
 def read_frames(bag: Bag, report: ReadingReport) -> Iterator[tuple[Frame, int]]:
@@ -161,7 +162,8 @@ def rgb_stamps(bag: Bag) -> list[int | None]:
 
     As `read_bag` gives them: where a message has no stamp, its log time.
     """
-    alone = dataclasses.replace(bag, topics={Modality.RGB: bag.topics[Modality.RGB]})
+    rgb = {Modality.RGB: bag.topics[Modality.RGB]}
+    alone = dataclasses.replace(bag, topics=rgb, range_ns=None)
     return [
         None if entry.frame is None else entry.frame.stamp_ns
         for entry in read_bag(alone)
@@ -169,84 +171,37 @@ def rgb_stamps(bag: Bag) -> list[int | None]:
     ]
 
 
-def rgb_camera_info(bag: Bag) -> Any | None:
+def rgb_camera_info(bag: Bag) -> CameraInfo | None:
     """First ``sensor_msgs/CameraInfo`` beside the RGB images; None if there is none to read."""
-    folder = bag.topics[Modality.RGB].name.removesuffix("/compressed").rpartition("/")[0]
-    with _reader(bag.path) as (reader, _):
-        connections = [
-            connection
-            for connection in reader.connections
-            if connection.topic == f"{folder}/camera_info"
-            and _full_type(connection.msgtype) == CAMERA_INFO
-        ]
-        try:
-            # Without connections rosbags would give all messages of the bag.
-            first = next(reader.messages(connections), None) if connections else None
-            return None if first is None else reader.deserialize(first[2], CAMERA_INFO)
-        except Exception:  # noqa: BLE001 (a damaged file fails in any way there is)
-            return None
-
-
-@contextmanager
-def _reader(path: Path) -> Iterator[tuple[AnyReader, str | None]]:
-    sources, damaged = _sources(path)
-    try:
-        reader = AnyReader(sources, default_typestore=get_typestore(Stores.LATEST))
-        reader.open()
-    except Exception as error:  # its exceptions share no other base
-        raise BagError(f"{path} cannot be read: {_one_line(error)}") from error
-    try:
-        yield reader, damaged
-    finally:
-        reader.close()
-
-
-def _sources(path: Path) -> tuple[list[Any], str | None]:
-    """What to open: the bag, or its files one by one where it was not closed cleanly."""
-    if not path.exists():
-        raise BagError(f"there is no bag at {path}; expected a folder, or a .mcap or .db3 file")
-    if path.is_file():
-        if path.suffix not in _STORAGES:
-            raise BagError(f"{path} is no bag; expected a folder, or a .mcap or .db3 file")
-        files = [path]
-    else:
-        files = sorted(file for file in path.iterdir() if file.suffix in _STORAGES)
-        if not files and not (path / "metadata.yaml").is_file():
-            raise BagError(
-                f"{path} is no bag: it holds neither metadata.yaml nor .mcap or .db3 files"
-            )
-    broken = [file for file in files if file.suffix == ".mcap" and not is_complete(file)]
-    if broken:
-        sources = [RepairedMcap(file) if file in broken else file for file in files]
-        names = ", ".join(file.name for file in broken)
-        return sources, f"{names} ends early, as after a crash or a full disk; read up to there"
-    if path.is_dir() and (path / "metadata.yaml").is_file():
-        return [path], None
-    return list(files), None
-
-
-def _first_frame(reader: AnyReader, topic: Topic, modality: Modality) -> Frame | None:
-    connections = [c for c in reader.connections if c.topic == topic.name]
-    try:
-        for connection, log_time, data in reader.messages(connections):
-            frame = _recorded(reader, connection, data, modality, log_time).frame
-            if frame is not None:
-                return frame
-    except Exception:  # noqa: BLE001 (reading in earnest will meet it again and report it)
-        return None
+    name = f"{base_name(bag.topics[Modality.RGB].name).rpartition('/')[0]}/camera_info"
+    with open_sources(bag.path) as files:
+        for entry in files.entries({name}):
+            if entry.data is None or _full_type(entry.msgtype) != CAMERA_INFO:
+                continue
+            try:
+                return CameraInfo.told_by(entry.source.deserialize(entry.data, CAMERA_INFO))
+            except Exception:  # noqa: BLE001 (bytes that are no message fail in any way there is)
+                return None
     return None
 
 
-def _recorded(
-    reader: AnyReader, connection: Connection, data: bytes, modality: Modality, log_time: int
-) -> Recorded:
-    msgtype = _full_type(connection.msgtype)
+def _first_frame(files: BagSources, topic: Topic, modality: Modality) -> Frame | None:
+    # What is wrong on the way is met again and reported when the bag is read in earnest.
+    for entry in files.entries({topic.name}):
+        frame = None if entry.data is None else _recorded(entry, modality).frame
+        if frame is not None:
+            return frame
+    return None
+
+
+def _recorded(entry: Entry, modality: Modality) -> Recorded:
+    msgtype, log_time = _full_type(entry.msgtype), entry.log_time_ns
     try:
-        message: Any = reader.deserialize(data, msgtype)
+        message: Any = entry.source.deserialize(entry.data or b"", msgtype)
+        frame = frame_of(message, modality)
     except Exception:  # noqa: BLE001 (bytes that are no message fail in any way there is)
         problem = f"the bytes of a message are no {msgtype}"
         return Recorded(modality, log_time, problem=problem)
-    frame = frame_of(message, modality)
     if frame.stamp_ns:
         return Recorded(modality, log_time, frame)
     stamped = dataclasses.replace(frame, stamp_ns=log_time)
@@ -258,6 +213,3 @@ def _full_type(name: str) -> str:
     package, _, message = name.partition("/")
     return name if "/" in message else f"{package}/msg/{message}"
 
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

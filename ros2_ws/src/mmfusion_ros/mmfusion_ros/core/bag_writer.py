@@ -18,6 +18,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys.store import Typestore
 
 from mmfusion_ros.core.artifact import Artifact
+from mmfusion_ros.core.camera_info import CAMERA_INFO, CameraInfo
 from mmfusion_ros.core.detection_records import (
     DETECTIONS_2D,
     DETECTIONS_3D,
@@ -29,6 +30,7 @@ from mmfusion_ros.core.detections_3d import Intrinsics, place
 from mmfusion_ros.core.engines import Engine
 from mmfusion_ros.core.frame_status import frame_state
 from mmfusion_ros.core.frames import Frame, Modality
+from mmfusion_ros.core.marker_records import MARKERS, markers
 from mmfusion_ros.core.overlay import draw_overlay
 from mmfusion_ros.core.results import Results
 
@@ -48,10 +50,12 @@ class ResultTopics:
     """Where in the bag the results go: what the node calls them, in no node's namespace."""
 
     fused: str
+    fused_info: str
     registered_thermal: str
     saliency: str
     detections: str
     detections_3d: str
+    markers: str
     overlay: str
     status: str
     rgb: str = "/rgb/image"
@@ -59,7 +63,7 @@ class ResultTopics:
 
 def types_written(artifact: Artifact) -> tuple[str, ...]:
     """The message types that a typestore must know besides the standard ones."""
-    detections = (DETECTIONS_2D, DETECTIONS_3D) if "boxes" in artifact.outputs else ()
+    detections = (DETECTIONS_2D, DETECTIONS_3D, MARKERS) if "boxes" in artifact.outputs else ()
     return (STATUS, *detections)
 
 
@@ -96,6 +100,7 @@ class ResultWriter:
         engine: Engine,
         topics: ResultTopics,
         *,
+        camera_info: CameraInfo | None = None,
         intrinsics: Intrinsics | None = None,
     ) -> None:
         """Create the bag.
@@ -106,12 +111,14 @@ class ResultWriter:
             artifact: what the results are made with.
             engine: what runs it.
             topics: names in the bag.
+            camera_info: of the fused picture; None if not known: none is then written.
             intrinsics: of the RGB camera; None if not known: nothing is then placed in space.
         """
         self._store = typestore
         self._artifact = artifact
         self._engine = engine
         self._topics = topics
+        self._camera_info = camera_info
         self._intrinsics = intrinsics
         self._writer = Writer(folder, version=VERSION, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
@@ -121,10 +128,10 @@ class ResultWriter:
     def write(self, results: Results, log_time_ns: int) -> None:
         """Write the messages of one frame set.
 
-        They are those of the node: fused picture, registered thermal, saliency, overlay,
-        detections (in space too, where depth and camera are known) and status, as far as the
-        artifact gives them; the status without durations. The node's camera_info and markers are
-        left out, and the RGB picture is added as it was recorded.
+        They are those of the node: fused picture and its camera_info, registered thermal,
+        saliency, overlay, detections (in space and as markers too, where depth and camera are
+        known) and status, as far as the artifact gives them; the status without durations. The
+        RGB picture is added as it was recorded.
 
         Without a usable RGB image there is no picture to write: the status says so.
 
@@ -165,6 +172,9 @@ class ResultWriter:
         topics = self._topics
         message = self._picture(header, results.fused, "rgb8")
         self._put(topics.fused, IMAGE, log_time_ns, message)
+        if self._camera_info is not None:
+            info = self._camera_info.message(self._store.types, header)
+            self._put(topics.fused_info, CAMERA_INFO, log_time_ns, info)
         self._put_source(topics.rgb, header, results.frames.rgb, log_time_ns)
         masks = {
             topics.registered_thermal: results.registered_thermal,
@@ -189,6 +199,8 @@ class ResultWriter:
         places = place(detections, self._intrinsics)
         message = detections_3d(types, header, detections, places, names)
         self._put(self._topics.detections_3d, DETECTIONS_3D, log_time_ns, message)
+        message = markers(types, header, detections, places, names)
+        self._put(self._topics.markers, MARKERS, log_time_ns, message)
 
     def _put(self, topic: str, msgtype: str, log_time_ns: int, message: Any) -> None:
         connection = self._connections.get(topic)

@@ -96,7 +96,9 @@ class CocoFile:
     unknown: tuple[str, ...]
 
 
-def read_coco(path: Path, classes: Sequence[str]) -> CocoFile:
+def read_coco(
+    path: Path, classes: Sequence[str], class_map: Mapping[str, str] | None = None
+) -> CocoFile:
     """Read a COCO file; categories are those classes that have their name in any case.
 
     An image record may have ``labelled_classes``, names of what was looked for in it, also of
@@ -105,21 +107,23 @@ def read_coco(path: Path, classes: Sequence[str]) -> CocoFile:
     Args:
         path: a JSON file with images, annotations and categories.
         classes: of the artifact.
+        class_map: category to class, where their names differ; in any case.
 
     Raises:
         GroundTruthError: if the file is missing, malformed or contradicts itself (naming the
-            place), or has no class of the artifact.
+            place), or has no class of the artifact, or if the map names what is nowhere.
     """
     content = _content(path)
-    _check_entries(path, content)
-    index = {name.casefold(): place for place, name in enumerate(classes)}
+    index = _index(path, content, classes, class_map or {})
+    _check_entries(path, content, index)
     kinds = {entry["id"]: index.get(entry["name"].casefold()) for entry in content["categories"]}
     known = frozenset(kind for kind in kinds.values() if kind is not None)
     if not known:
         theirs = ", ".join(entry["name"] for entry in content["categories"]) or "none"
         raise GroundTruthError(
             f"{path} has no class of the artifact: its categories are {theirs}, the artifact's "
-            f"classes {', '.join(classes)}; rename the categories that are meant"
+            f"classes {', '.join(classes)}; pass --class-map CATEGORY=CLASS for those that are "
+            "meant, or rename them"
         )
     by_image: dict[int, list[dict[str, Any]]] = {entry["id"]: [] for entry in content["images"]}
     for place, annotation in enumerate(content["annotations"]):
@@ -146,7 +150,33 @@ def read_coco(path: Path, classes: Sequence[str]) -> CocoFile:
     return CocoFile(images, tuple(sorted(unknown.values())))
 
 
-def _check_entries(path: Path, content: Mapping[str, Any]) -> None:
+def _index(
+    path: Path, content: Mapping[str, Any], classes: Sequence[str], class_map: Mapping[str, str]
+) -> dict[str, int]:
+    """Places of the classes by the names that the file may use for them, case folded."""
+    index = {name.casefold(): place for place, name in enumerate(classes)}
+    theirs = {entry["name"].casefold(): entry["name"] for entry in content["categories"]}
+    for entry in content["images"]:
+        theirs |= {name.casefold(): name for name in entry.get("labelled_classes", ())}
+    mapped = {}
+    for category, kind in class_map.items():
+        if category.casefold() not in theirs:
+            raise GroundTruthError(
+                f"--class-map names {category}, which {path} does not have; its categories are "
+                f"{', '.join(theirs.values()) or 'none'}"
+            )
+        if kind.casefold() not in index:
+            raise GroundTruthError(
+                f"--class-map names {kind}, which is no class of the artifact; expected one of "
+                f"{', '.join(classes)}"
+            )
+        mapped[category.casefold()] = index[kind.casefold()]
+    return index | mapped
+
+
+def _check_entries(
+    path: Path, content: Mapping[str, Any], index: Mapping[str, int]
+) -> None:
     """Refuse what is well-formed but cannot be meant."""
     for key in ("images", "categories"):
         seen: set[int] = set()
@@ -155,8 +185,12 @@ def _check_entries(path: Path, content: Mapping[str, Any]) -> None:
                 raise _fault(path, f"{key}[{place}].id", f"{entry['id']} is used twice")
             seen.add(entry["id"])
     names = {entry["id"]: entry["name"] for entry in content["categories"]}
+
+    def meant(name: str) -> str | int:
+        return index.get(name.casefold(), name.casefold())
+
     labelled = {
-        entry["id"]: {name.casefold() for name in entry["labelled_classes"]}
+        entry["id"]: set(map(meant, entry["labelled_classes"]))
         for entry in content["images"]
         if "labelled_classes" in entry
     }
@@ -174,7 +208,7 @@ def _check_entries(path: Path, content: Mapping[str, Any]) -> None:
             raise _fault(path, f"annotations[{place}].bbox", reason)
         name, image = names.get(annotation["category_id"]), annotation["image_id"]
         # Most likely a name misspelt there, for which the class would silently not be measured.
-        if name is not None and name.casefold() not in labelled.get(image, {name.casefold()}):
+        if name is not None and meant(name) not in labelled.get(image, {meant(name)}):
             raise _fault(
                 path,
                 f"annotations[{place}].category_id",

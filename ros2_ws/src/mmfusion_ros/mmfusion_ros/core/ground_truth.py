@@ -47,6 +47,7 @@ def load_ground_truth(
     stamps: Sequence[int | None],
     size: tuple[int, int],
     classes: Sequence[str],
+    class_map: Mapping[str, str] | None = None,
 ) -> GroundTruth:
     """Read ground truth and find the frames it is about; see `associate`.
 
@@ -56,6 +57,7 @@ def load_ground_truth(
         stamps: of all RGB messages of the bag, in order.
         size: (height, width) of the pictures.
         classes: of the artifact.
+        class_map: see `read_coco`.
 
     Raises:
         GroundTruthError: if something cannot be read, does not fit the pictures or cannot be
@@ -64,7 +66,7 @@ def load_ground_truth(
     files = None if masks is None else associate(_masks(masks, size), stamps, f"{masks}: masks")
     if boxes is None:
         return GroundTruth(files)
-    coco = read_coco(boxes, classes)
+    coco = read_coco(boxes, classes, class_map)
     for name, truth in coco.images.items():
         if truth.size is not None and truth.size != size:
             raise _wrong_size(f"{boxes}, image {name}", truth.size, size)

@@ -1,23 +1,40 @@
-"""Reads an MCAP file that was not closed: what a crash, a full disk or a pulled plug leaves.
+"""Reads what is left of an MCAP file: after a crash, a full disk, or with damage in the middle.
 
-Such a file lacks the index at its end. `RepairedMcap` looks to rosbags like the same file with
-everything after the last whole record replaced by a fresh index. Nothing is copied or changed
-on disk.
+A file that was not closed lacks the index at its end. A damaged one has chunks whose content is
+not what was written. `repaired_mcap` looks to rosbags like the same file with a fresh index of all
+chunks that are whole. Nothing is copied or changed on disk.
 """
 
 from __future__ import annotations
 
 import io
+import mmap
+import re
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
+from zlib import crc32
+
+from mmfusion_ros.core.errors import BagError
+from mmfusion_ros.core.patched_file import RepairedPath
 
 _MAGIC = b"\x89MCAP0\r\n"
 _FOOTER_SIZE = 1 + 8 + 20 + len(_MAGIC)
-_FOOTER, _CHUNK, _MESSAGE_INDEX, _CHUNK_INDEX, _STATISTICS, _DATA_END = 2, 6, 7, 8, 11, 15
+_HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = 1, 2, 3, 4, 5, 6
+_CHUNK_INDEX, _STATISTICS, _DATA_END, _LAST_KNOWN = 8, 11, 15, 15
+_PRIVATE = 0x80  # records from here on are left to applications
 _CHUNK_HEAD = struct.Struct("<QQQII")  # start, end, uncompressed size, CRC, length of compression
+# Where a chunk might begin: a length below a terabyte, two times, the uncompressed size, a CRC,
+# a known compression; without compression, the two sizes are equal.
+_CHUNK_START = re.compile(
+    rb"\x06.{5}\0{3}.{16}(?:.{5}\0{3}.{4}(?:\x04\0{3}zstd|\x03\0{3}lz4)"
+    rb"|(.{5}\0{3}).{4}\0{4}\1)",
+    re.DOTALL,
+)
 
 
 def is_complete(path: Path) -> bool:
@@ -31,150 +48,237 @@ def is_complete(path: Path) -> bool:
     return tail[0] == _FOOTER and tail.endswith(_MAGIC)
 
 
+def repaired_mcap(path: Path) -> RepairedPath:
+    """What rosbags can read in place of a damaged file; reads all of it once.
+
+    Raises:
+        BagError: if nothing in it can be read.
+    """
+    status = path.stat()
+    survey = _survey(path, status.st_size, status.st_mtime_ns)
+    if not survey.chunks and not survey.messages:
+        raise BagError(f"{path.name} holds no message that can be read")
+    # Without chunks, readers go through the file from its beginning.
+    beginning = _MAGIC + _record(_HEADER, _text("ros2") + _text("")) if survey.chunks else b""
+    return RepairedPath(path, survey.whole, beginning, survey.ending())
+
+
 @dataclass
 class _Chunk:
-    """What the index says about a chunk."""
+    """What the index says about a chunk, by what is in it."""
 
     offset: int
     length: int
-    start: int
-    end: int
     uncompressed: int
     compressed: int
     compression: bytes
-    indexes: dict[int, int] = field(default_factory=dict)  # offset by channel
-    indexes_length: int = 0
+    start: int = 2**64 - 1
+    end: int = 0
+    counts: Counter[int] = field(default_factory=Counter)  # messages by channel
+    kinds: dict[tuple[int, int], bytes] = field(default_factory=dict)  # schemas and channels
 
-    def record(self) -> bytes:
-        offsets = b"".join(struct.pack("<HQ", *item) for item in self.indexes.items())
+    def index(self) -> bytes:
+        # Readers take the number of messages from how far apart the indexes of the channels are.
+        # Those need not be whole, so the offsets say where they would be.
+        place, offsets = self.offset + self.length, []
+        for channel, count in sorted(self.counts.items()):
+            offsets.append(struct.pack("<HQ", channel, place))
+            place += 15 + 16 * count
+        packed = b"".join(offsets)
         return _record(
             _CHUNK_INDEX,
             struct.pack("<QQQQ", self.start, self.end, self.offset, self.length)
-            + struct.pack("<I", len(offsets))
-            + offsets
-            + struct.pack("<QI", self.indexes_length, len(self.compression))
+            + struct.pack("<I", len(packed))
+            + packed
+            + struct.pack("<Q", place - self.offset - self.length)
+            + struct.pack("<I", len(self.compression))
             + self.compression
             + struct.pack("<QQ", self.compressed, self.uncompressed),
         )
 
 
-class RepairedMcap:
-    """Stands in for the path of an incomplete MCAP file where rosbags expects one."""
+@dataclass
+class _Survey:
+    """What is whole in a file.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.suffix = path.suffix
+    Attributes:
+        chunks: in the order of the file.
+        kinds: schema and channel records, by opcode and id.
+        messages: how many lie outside of chunks.
+        whole: length of the part to keep.
+    """
 
-    def __str__(self) -> str:
-        return str(self._path)
+    chunks: list[_Chunk] = field(default_factory=list)
+    kinds: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    messages: int = 0
+    whole: int = len(_MAGIC)
 
-    def exists(self) -> bool:
-        """As of a path."""
-        return self._path.exists()
+    def ending(self) -> bytes:
+        if not self.chunks:
+            return _record(_FOOTER, struct.pack("<QQI", 0, 0, 0)) + _MAGIC
+        counts: Counter[int] = sum((chunk.counts for chunk in self.chunks), Counter())
+        packed = b"".join(struct.pack("<HQ", *item) for item in sorted(counts.items()))
+        filled = [chunk for chunk in self.chunks if chunk.counts]
+        statistics = struct.pack(
+            "<QHIIIIQQI",
+            counts.total(),
+            sum(opcode == _SCHEMA for opcode, _ in self.kinds),
+            sum(opcode == _CHANNEL for opcode, _ in self.kinds),
+            0,
+            0,
+            len(self.chunks),
+            min((chunk.start for chunk in filled), default=0),
+            max((chunk.end for chunk in filled), default=0),
+            len(packed),
+        )
+        summary = b"".join(
+            [
+                *(_record(key[0], self.kinds[key]) for key in sorted(self.kinds)),
+                *(chunk.index() for chunk in self.chunks),
+                _record(_STATISTICS, statistics + packed),
+            ]
+        )
+        return summary + _record(_FOOTER, struct.pack("<QQI", self.whole, 0, 0)) + _MAGIC
 
-    def is_dir(self) -> bool:
-        """As of a path."""
-        return False
 
-    def open(self, _mode: str = "rb") -> BinaryIO:
-        """The file as it would be if it had been closed after its last whole record."""
-        file = self._path.open("rb")
+@lru_cache(maxsize=16)  # a replay opens a bag several times
+def _survey(path: Path, _size: int, _modified_ns: int) -> _Survey:
+    with path.open("rb") as file:
         try:
-            whole, chunks = _survey(file)
-        except BaseException:
-            file.close()
-            raise
-        return io.BufferedReader(_Joined(file, whole, _ending(whole, chunks)))
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:  # an empty file
+            return _Survey()
+    with data:
+        return _walk(data)
 
 
-def _survey(file: BinaryIO) -> tuple[int, list[_Chunk]]:
-    """Length of the part made of whole records, and the chunks in it."""
-    chunks: list[_Chunk] = []
-    whole = len(_MAGIC)
-    for opcode, offset, length in _records(file):
-        if opcode in {_FOOTER, _DATA_END}:  # what follows is the index, which is not whole
-            break
+def _walk(data: mmap.mmap) -> _Survey:
+    survey, outside = _Survey(), {}
+    offset: int | None = len(_MAGIC)
+    known = offset  # up to here all is known to be whole
+    ended = False
+    while offset is not None:
+        opcode, length = _head(data, offset)
+        end = offset + 9 + length
         if opcode == _CHUNK:
-            chunks.append(_chunk(file, offset, length))
-        elif opcode == _MESSAGE_INDEX and chunks:
-            chunks[-1].indexes[struct.unpack("<H", file.read(2))[0]] = offset
-            chunks[-1].indexes_length += length
-        whole = offset + length
-    # A chunk counts once its indexes are there: they say which channels it holds.
-    if chunks and not chunks[-1].indexes:
-        whole = chunks.pop().offset
-    return whole, chunks
+            chunk = _chunk(data, offset, length)
+            if chunk is None:
+                offset = _next_chunk(data, offset + 1)
+                continue
+            survey.chunks.append(chunk)
+            survey.kinds.update(chunk.kinds)
+            survey.whole = known = end
+        elif not opcode:
+            # A wrong length may have led here, past chunks that are whole.
+            offset = _next_chunk(data, known)
+            known = offset or known
+            continue
+        elif opcode == _FOOTER:
+            break
+        elif opcode in {_SCHEMA, _CHANNEL} and length >= 2:
+            content = data[offset + 9 : end]
+            outside[opcode, struct.unpack_from("<H", content)[0]] = content
+        ended = ended or opcode == _DATA_END
+        if not ended:
+            survey.messages += opcode == _MESSAGE
+            if not survey.chunks:
+                survey.whole = end
+        offset = end
+    # Nothing vouches for what lies outside of chunks, so it only fills gaps.
+    survey.kinds = {**outside, **survey.kinds}
+    return survey
 
 
-def _records(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
-    """Yield opcode, offset and length of each whole record, the file standing at its content."""
-    size = file.seek(0, io.SEEK_END)
-    offset = len(_MAGIC)
-    while offset + 9 <= size:
-        file.seek(offset)
-        opcode, content = struct.unpack("<BQ", file.read(9))
-        if opcode == 0 or offset + 9 + content > size:
-            return
-        yield opcode, offset, 9 + content
-        offset += 9 + content
+def _head(data: mmap.mmap, offset: int) -> tuple[int, int]:
+    """Opcode and length of a record; 0 for what can be none."""
+    if offset + 9 > len(data):
+        return 0, 0
+    opcode, length = struct.unpack_from("<BQ", data, offset)
+    known = 0 < opcode <= _LAST_KNOWN or opcode >= _PRIVATE
+    return (opcode, length) if known and offset + 9 + length <= len(data) else (0, 0)
 
 
-def _chunk(file: BinaryIO, offset: int, length: int) -> _Chunk:
-    start, end, uncompressed, _, name_length = _CHUNK_HEAD.unpack(file.read(_CHUNK_HEAD.size))
-    compression = file.read(name_length)
-    (compressed,) = struct.unpack("<Q", file.read(8))
-    return _Chunk(offset, length, start, end, uncompressed, compressed, compression)
+def _next_chunk(data: mmap.mmap, start: int) -> int | None:
+    while found := _CHUNK_START.search(data, start):
+        opcode, length = _head(data, found.start())
+        if opcode == _CHUNK and _chunk(data, found.start(), length) is not None:
+            return found.start()
+        start = found.start() + 1
+    return None
 
 
-def _ending(whole: int, chunks: list[_Chunk]) -> bytes:
-    if not chunks:  # readers then go through the file from its beginning
-        return _record(_FOOTER, struct.pack("<QQI", 0, 0, 0)) + _MAGIC
-    # Empty statistics: readers that see no schemas here count for themselves.
-    statistics = _record(_STATISTICS, struct.pack("<QHIIIIQQI", *[0] * 9))
-    index = b"".join(chunk.record() for chunk in chunks) + statistics
-    return index + _record(_FOOTER, struct.pack("<QQI", whole, 0, 0)) + _MAGIC
+def _chunk(data: mmap.mmap, offset: int, length: int) -> _Chunk | None:
+    """A chunk; None unless it is whole."""
+    place = offset + 9
+    if length < _CHUNK_HEAD.size + 8:
+        return None
+    _, _, uncompressed, crc, name_length = _CHUNK_HEAD.unpack_from(data, place)
+    place += _CHUNK_HEAD.size
+    if _CHUNK_HEAD.size + name_length + 8 > length:
+        return None
+    compression = data[place : place + name_length]
+    place += name_length
+    (compressed,) = struct.unpack_from("<Q", data, place)
+    if _CHUNK_HEAD.size + name_length + 8 + compressed != length:
+        return None
+    try:
+        content = _decompress(compression, data[place + 8 : place + 8 + compressed])
+    except Exception:  # noqa: BLE001 (each library has errors of its own)
+        return None
+    if len(content) != uncompressed or (crc and crc32(content) != crc):
+        return None
+    chunk = _Chunk(offset, 9 + length, uncompressed, compressed, compression)
+    try:
+        for opcode, record in _records(content):
+            if opcode == _MESSAGE:
+                channel, _, log_time = struct.unpack_from("<HIQ", record)
+                chunk.counts[channel] += 1
+                chunk.start, chunk.end = min(chunk.start, log_time), max(chunk.end, log_time)
+            elif opcode in {_SCHEMA, _CHANNEL}:
+                chunk.kinds[opcode, struct.unpack_from("<H", record)[0]] = bytes(record)
+    except (ValueError, struct.error):
+        return None
+    if not chunk.counts:
+        chunk.start = 0
+    return chunk
+
+
+def _records(content: bytes) -> Iterator[tuple[int, memoryview]]:
+    view, offset = memoryview(content), 0
+    while offset < len(content):
+        if offset + 9 > len(content):
+            raise ValueError("a record is cut")
+        opcode, length = struct.unpack_from("<BQ", content, offset)
+        offset += 9
+        if offset + length > len(content):
+            raise ValueError("a record is cut")
+        yield opcode, view[offset : offset + length]
+        offset += length
+
+
+def _decompress(compression: bytes, data: bytes) -> bytes:
+    if compression == b"":
+        return data
+    if compression == b"lz4":
+        import lz4.frame  # noqa: PLC0415 (rosbags brings it)
+
+        return bytes(lz4.frame.decompress(data))
+    if compression == b"zstd":
+        return bytes(_zstd().decompress(data))
+    raise ValueError(f"unknown compression {compression!r}")
+
+
+@lru_cache
+def _zstd() -> Any:
+    """The library that rosbags uses for it."""
+    from rosbags.rosbag2 import storage_mcap  # noqa: PLC0415 (only where it is needed)
+
+    return storage_mcap.zstd
+
+
+def _text(text: str) -> bytes:
+    return struct.pack("<I", len(text)) + text.encode()
 
 
 def _record(opcode: int, content: bytes) -> bytes:
     return struct.pack("<BQ", opcode, len(content)) + content
-
-
-class _Joined(io.RawIOBase):
-    """The first bytes of a file, followed by others."""
-
-    def __init__(self, file: BinaryIO, length: int, ending: bytes) -> None:
-        super().__init__()
-        self._file = file
-        self._length = length
-        self._ending = ending
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {
-            io.SEEK_SET: 0,
-            io.SEEK_CUR: self._position,
-            io.SEEK_END: self._length + len(self._ending),
-        }[whence]
-        self._position = origin + offset
-        return self._position
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        left = self._length - self._position
-        if left > 0:
-            self._file.seek(self._position)
-            data = self._file.read(min(len(buffer), left))
-        else:
-            data = self._ending[-left : -left + len(buffer)]
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()

@@ -1,0 +1,95 @@
+"""What a camera says of itself, independent of the library that read or writes the message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from mmfusion_ros.core.rig import Camera
+
+CAMERA_INFO: Final = "sensor_msgs/msg/CameraInfo"
+_REGION = "sensor_msgs/msg/RegionOfInterest"
+_IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class CameraInfo:
+    """A ``sensor_msgs/CameraInfo`` but for its header; the names are those of ROS 2.
+
+    Attributes:
+        roi: x_offset, y_offset, height, width, do_rectify.
+    """
+
+    height: int
+    width: int
+    distortion_model: str
+    d: tuple[float, ...]
+    k: tuple[float, ...]
+    r: tuple[float, ...]
+    p: tuple[float, ...]
+    binning_x: int = 0
+    binning_y: int = 0
+    roi: tuple[int, int, int, int, bool] = (0, 0, 0, 0, False)
+
+    @classmethod
+    def told_by(cls, message: Any) -> CameraInfo:
+        """Out of a message of ROS 2, or of ROS 1, which has the letters as capitals."""
+        matrices = {
+            name: tuple(float(value) for value in _either(message, name)) for name in "dkrp"
+        }
+        region = message.roi
+        return cls(
+            height=int(message.height),
+            width=int(message.width),
+            distortion_model=str(message.distortion_model),
+            **matrices,
+            binning_x=int(message.binning_x),
+            binning_y=int(message.binning_y),
+            roi=(
+                int(region.x_offset),
+                int(region.y_offset),
+                int(region.height),
+                int(region.width),
+                bool(region.do_rectify),
+            ),
+        )
+
+    def message(self, types: Mapping[str, Any], header: Any) -> Any:
+        """The message.
+
+        Args:
+            types: message classes by full name.
+            header: of the picture it belongs to.
+        """
+        names = ("x_offset", "y_offset", "height", "width", "do_rectify")
+        return types[CAMERA_INFO](
+            header=header,
+            height=self.height,
+            width=self.width,
+            distortion_model=self.distortion_model,
+            **{name: np.array(getattr(self, name), np.float64) for name in "dkrp"},
+            binning_x=self.binning_x,
+            binning_y=self.binning_y,
+            roi=types[_REGION](**dict(zip(names, self.roi, strict=True))),
+        )
+
+
+def camera_info_of(camera: Camera) -> CameraInfo:
+    """That of a camera of a rig: not rectified, no binning."""
+    k = camera.camera_matrix
+    return CameraInfo(
+        height=camera.height,
+        width=camera.width,
+        distortion_model="plumb_bob",
+        d=camera.distortion or (0.0,) * 5,
+        k=k,
+        r=_IDENTITY,
+        p=(*k[0:3], 0.0, *k[3:6], 0.0, *k[6:9], 0.0),
+    )
+
+
+def _either(message: Any, name: str) -> Any:
+    return getattr(message, name) if hasattr(message, name) else getattr(message, name.upper())
