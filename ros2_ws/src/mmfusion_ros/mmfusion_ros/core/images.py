@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mmfusion_ros.core.compressed_depth import decode_compressed_depth, is_compressed_depth
 from mmfusion_ros.core.errors import ImageError
 from mmfusion_ros.core.frames import SourceImage
 
@@ -135,7 +136,8 @@ def decode(image: SourceImage) -> tuple[NDArray[Any], str]:
     """The pixels of a raw or compressed image and their encoding.
 
     Returns:
-        Raw images as `view`; JPEG and PNG as bgr8, bgra8, mono8, mono16 or 32FC1.
+        Raw images as `view`; JPEG and PNG as bgr8, bgra8, mono8, mono16 or 32FC1;
+        ``compressedDepth`` as 16UC1 or 32FC1.
 
     Raises:
         ImageError: if the image is damaged or of an unknown encoding.
@@ -143,6 +145,8 @@ def decode(image: SourceImage) -> tuple[NDArray[Any], str]:
     if not image.compressed:
         return view(image), image.encoding
     data = np.frombuffer(image.data, np.uint8)
+    if is_compressed_depth(image.encoding):
+        return decode_compressed_depth(data, image.encoding)
     try:
         pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if _is_whole(data) else None
     except cv2.error:  # raised for a size beyond its limits, where other damage gives None
