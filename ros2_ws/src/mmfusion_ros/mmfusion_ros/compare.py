@@ -144,7 +144,7 @@ def _overall(section: str, both: Sequence[Mapping[str, Any]]) -> dict[str, Any] 
     told: dict[str, Any] = {"pictures": [part["pictures"] for part in parts]}
     for name, value in parts[0].items():
         other = parts[1].get(name)
-        if name != "pictures" and _is_finite(value) and _is_finite(other):
+        if name not in {"pictures", "truths"} and _is_finite(value) and _is_finite(other):
             told[name] = {"first": value, "second": other, "difference": other - value}
     return told
 
@@ -177,7 +177,7 @@ def _told(document: Mapping[str, Any]) -> list[str]:
         ]
     for section in ("saliency", "detection"):
         for metric, line in (document[section] or {}).items():
-            if metric != "pictures" and metric != "truths":
+            if metric != "pictures":
                 lines.append(
                     f"    {section} {metric:<10} {shown(line['second'])} against "
                     f"{shown(line['first'])}, difference {line['difference']:+.4f}"
@@ -218,7 +218,9 @@ def _cards(document: Mapping[str, Any]) -> list[dict[str, str]]:
     for name, part in document["modalities"].items():
         line = part["metrics"].get(RANKED_BY)
         if line:
-            cards.append((f"{line['difference']:+.3f}", f"{RANKED_BY} with {name}, mean difference"))
+            cards.append(
+                (f"{line['difference']:+.3f}", f"{RANKED_BY} with {name}, mean difference")
+            )
             wins = f"{line['second_wins']} : {line['first_wins']}"
             cards.append((wins, f"sets with {name} in which the second and the first is better"))
     return [{"value": value, "meaning": meaning} for value, meaning in cards]
@@ -308,8 +310,9 @@ def _chosen(pair: _Pair) -> list[tuple[str, int]]:
             ("Median", ranked[len(ranked) // 2]),
             ("First most ahead", ranked[0]),
         ):
-            chosen.setdefault(number, f"{what}: set {number}, {RANKED_BY} "
-                              f"{differences[number]:+.3f}")
+            chosen.setdefault(
+                number, f"{what}: set {number}, {RANKED_BY} {differences[number]:+.3f}"
+            )
     count = min(_EVENLY_SPACED, len(common))
     for place in np.linspace(0, len(common) - 1, count).round().astype(int) if count else ():
         chosen.setdefault(common[place], f"Along the way: set {common[place]}")

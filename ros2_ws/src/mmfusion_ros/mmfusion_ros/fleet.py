@@ -247,10 +247,10 @@ def _gather(
             _hear(channel, monitor)
             for future in done:
                 place = places[future]
-                results[place] = _result(future, jobs[place])
-                if results[place] is not None:
+                result = results[place] = _result(future, jobs[place])
+                if result is not None:
                     monitor.ended()
-                    ended(results[place])
+                    ended(result)
         except KeyboardInterrupt:
             if channel.stopped():  # asked a second time
                 executor.shutdown(wait=False, cancel_futures=True)

@@ -196,7 +196,7 @@ def run(prepared: Prepared, progress: Progress) -> Done:
         write_report(
             folder.path, metrics, latency, artifact=artifact, outcome=outcome, command=job.command
         )
-    notes = (*prepared.notes, *_notes(outcome, latency, folder, plan.truth))
+    notes = (*prepared.notes, *_notes(outcome, latency, folder))
     return Done(metrics, latency, notes, outcome.interrupted)
 
 
@@ -300,9 +300,7 @@ def _synchronizer_config(options: ReplayOptions, rig: Rig) -> SynchronizerConfig
     return settings.synchronizer_config(rig)
 
 
-def _notes(
-    outcome: Outcome, latency: Mapping[str, Any], folder: OutputFolder, truth: GroundTruth
-) -> list[str]:
+def _notes(outcome: Outcome, latency: Mapping[str, Any], folder: OutputFolder) -> list[str]:
     reading = outcome.reading
     notes = [
         f"{count} {modality} images had no stamp; their log time was taken"

@@ -70,8 +70,12 @@ def summary_table(document: Mapping[str, Any], results: Sequence[Result]) -> str
     columns = _columns(document)
     head = ["bag", "state", "sets", "all cameras", *columns, "ms p50", "problems"]
     lines = [
-        [row["name"], row["state"], row["sets"], row["share"], *row["figures"], row["latency"]]
-        + ["; ".join(row["problems"])]
+        [
+            *(row[key] for key in ("name", "state", "sets", "share")),
+            *row["figures"],
+            row["latency"],
+            "; ".join(row["problems"]),
+        ]
         for row in _rows(document, results)
     ]
     widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]

@@ -212,4 +212,3 @@ def _full_type(name: str) -> str:
     # The first ROS 2 distributions left the middle out.
     package, _, message = name.partition("/")
     return name if "/" in message else f"{package}/msg/{message}"
-

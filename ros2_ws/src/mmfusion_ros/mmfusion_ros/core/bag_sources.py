@@ -21,7 +21,8 @@ from mmfusion_ros.core.ros1_repair import repaired_ros1_bag
 STORAGES = (".mcap", ".db3", ".bag")
 
 
-class Channel(NamedTuple):
+@dataclass(frozen=True)
+class Channel:
     """A topic in one file."""
 
     topic: str
@@ -304,7 +305,9 @@ def _open(path: Path) -> tuple[BagSource, str | None]:
 def _repaired(path: Path) -> BagSource:
     if path.suffix == ".db3":
         return _Salvaged(path)
-    return _Readable(repaired_mcap(path) if path.suffix == ".mcap" else repaired_ros1_bag(path), None)
+    return _Readable(
+        repaired_mcap(path) if path.suffix == ".mcap" else repaired_ros1_bag(path), None
+    )
 
 
 def _files(path: Path) -> tuple[list[Path], list[str]]:

@@ -190,7 +190,8 @@ def topic_table(topics: Sequence[Topic], look: Callable[[Topic], Look]) -> str:
     rows = [head, *(_row(topic, look) for topic in shown)] if shown else []
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  "
+        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
     others = f"  {rest} other topic{'s' if rest != 1 else ''} without readable pictures"

@@ -174,9 +174,7 @@ def _index(
     return index | mapped
 
 
-def _check_entries(
-    path: Path, content: Mapping[str, Any], index: Mapping[str, int]
-) -> None:
+def _check_entries(path: Path, content: Mapping[str, Any], index: Mapping[str, int]) -> None:
     """Refuse what is well-formed but cannot be meant."""
     for key in ("images", "categories"):
         seen: set[int] = set()

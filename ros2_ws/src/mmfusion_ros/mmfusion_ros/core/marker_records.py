@@ -52,17 +52,18 @@ def markers(
     """
     told = [_marker(types, header, action=_DELETEALL)]
     for number in range(len(places.index)):
-        told += _marks(types, header, number, detections, places, names)
+        told += _marks(types, header, detections, places, names=names, number=number)
     return types[MARKERS](markers=told)
 
 
 def _marks(
     types: Types,
     header: Any,
-    number: int,
     detections: Detections,
     places: Places,
+    *,
     names: Sequence[str],
+    number: int,
 ) -> Iterator[Any]:
     index = places.index[number]
     kind = int(detections.classes[index])

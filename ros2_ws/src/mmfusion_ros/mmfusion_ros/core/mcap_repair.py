@@ -7,6 +7,7 @@ chunks that are whole. Nothing is copied or changed on disk.
 
 from __future__ import annotations
 
+import importlib
 import io
 import mmap
 import re
@@ -26,6 +27,7 @@ _MAGIC = b"\x89MCAP0\r\n"
 _FOOTER_SIZE = 1 + 8 + 20 + len(_MAGIC)
 _HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = 1, 2, 3, 4, 5, 6
 _CHUNK_INDEX, _STATISTICS, _DATA_END, _LAST_KNOWN = 8, 11, 15, 15
+_NOTHING = 0  # no opcode
 _PRIVATE = 0x80  # records from here on are left to applications
 _CHUNK_HEAD = struct.Struct("<QQQII")  # start, end, uncompressed size, CRC, length of compression
 # Where a chunk might begin: a length below a terabyte, two times, the uncompressed size, a CRC,
@@ -153,9 +155,10 @@ def _survey(path: Path, _size: int, _modified_ns: int) -> _Survey:
 
 
 def _walk(data: mmap.mmap) -> _Survey:
-    survey, outside = _Survey(), {}
-    offset: int | None = len(_MAGIC)
-    known = offset  # up to here all is known to be whole
+    survey = _Survey()
+    outside: dict[tuple[int, int], bytes] = {}
+    known = len(_MAGIC)  # up to here all is known to be whole
+    offset: int | None = known
     ended = False
     while offset is not None:
         opcode, length = _head(data, offset)
@@ -168,7 +171,7 @@ def _walk(data: mmap.mmap) -> _Survey:
             survey.chunks.append(chunk)
             survey.kinds.update(chunk.kinds)
             survey.whole = known = end
-        elif not opcode:
+        elif opcode == _NOTHING:
             # A wrong length may have led here, past chunks that are whole.
             offset = _next_chunk(data, known)
             known = offset or known
@@ -190,12 +193,12 @@ def _walk(data: mmap.mmap) -> _Survey:
 
 
 def _head(data: mmap.mmap, offset: int) -> tuple[int, int]:
-    """Opcode and length of a record; 0 for what can be none."""
+    """Opcode and length of a record; _NOTHING for what can be none."""
     if offset + 9 > len(data):
-        return 0, 0
+        return _NOTHING, 0
     opcode, length = struct.unpack_from("<BQ", data, offset)
     known = 0 < opcode <= _LAST_KNOWN or opcode >= _PRIVATE
-    return (opcode, length) if known and offset + 9 + length <= len(data) else (0, 0)
+    return (opcode, length) if known and offset + 9 + length <= len(data) else (_NOTHING, 0)
 
 
 def _next_chunk(data: mmap.mmap, start: int) -> int | None:
@@ -209,26 +212,19 @@ def _next_chunk(data: mmap.mmap, start: int) -> int | None:
 
 def _chunk(data: mmap.mmap, offset: int, length: int) -> _Chunk | None:
     """A chunk; None unless it is whole."""
-    place = offset + 9
-    if length < _CHUNK_HEAD.size + 8:
-        return None
-    _, _, uncompressed, crc, name_length = _CHUNK_HEAD.unpack_from(data, place)
-    place += _CHUNK_HEAD.size
-    if _CHUNK_HEAD.size + name_length + 8 > length:
-        return None
-    compression = data[place : place + name_length]
-    place += name_length
-    (compressed,) = struct.unpack_from("<Q", data, place)
-    if _CHUNK_HEAD.size + name_length + 8 + compressed != length:
-        return None
+    place, end = offset + 9, offset + 9 + length
     try:
-        content = _decompress(compression, data[place + 8 : place + 8 + compressed])
-    except Exception:  # noqa: BLE001 (each library has errors of its own)
-        return None
-    if len(content) != uncompressed or (crc and crc32(content) != crc):
-        return None
-    chunk = _Chunk(offset, 9 + length, uncompressed, compressed, compression)
-    try:
+        _, _, uncompressed, crc, name_length = _CHUNK_HEAD.unpack_from(data, place)
+        place += _CHUNK_HEAD.size
+        compression = data[place : place + name_length]
+        (compressed,) = struct.unpack_from("<Q", data, place + name_length)
+        place += name_length + 8
+        if place + compressed != end:
+            return None
+        content = _decompress(compression, data[place:end])
+        if len(content) != uncompressed or (crc and crc32(content) != crc):
+            return None
+        chunk = _Chunk(offset, 9 + length, uncompressed, compressed, compression)
         for opcode, record in _records(content):
             if opcode == _MESSAGE:
                 channel, _, log_time = struct.unpack_from("<HIQ", record)
@@ -236,7 +232,7 @@ def _chunk(data: mmap.mmap, offset: int, length: int) -> _Chunk | None:
                 chunk.start, chunk.end = min(chunk.start, log_time), max(chunk.end, log_time)
             elif opcode in {_SCHEMA, _CHANNEL}:
                 chunk.kinds[opcode, struct.unpack_from("<H", record)[0]] = bytes(record)
-    except (ValueError, struct.error):
+    except Exception:  # noqa: BLE001 (damage shows in any way there is)
         return None
     if not chunk.counts:
         chunk.start = 0
@@ -270,10 +266,13 @@ def _decompress(compression: bytes, data: bytes) -> bytes:
 
 @lru_cache
 def _zstd() -> Any:
-    """The library that rosbags uses for it."""
-    from rosbags.rosbag2 import storage_mcap  # noqa: PLC0415 (only where it is needed)
-
-    return storage_mcap.zstd
+    """The library of it: rosbags brings one, which one depends on its version and Python's."""
+    for name in ("compression.zstd", "backports.zstd", "zstandard"):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise ImportError("no library for zstd")
 
 
 def _text(text: str) -> bytes:

@@ -91,10 +91,10 @@ class TimeRange:
         )
         if start >= end or start >= bag_end or end <= bag.start_ns:
             raise BagError(f"nothing lies in the range of {asked}: {whole}")
-        notes = [
-            f"range: {asked}: {(max(start, bag.start_ns) - bag.start_ns) / 1e9:.3f} s to "
-            f"{(min(end, bag_end) - bag.start_ns) / 1e9:.3f} s of the bag"
-        ]
+        first, last = (
+            (time - bag.start_ns) / 1e9 for time in (max(start, bag.start_ns), min(end, bag_end))
+        )
+        notes = [f"range: {asked}: {first:.3f} s to {last:.3f} s of the bag"]
         if start < bag.start_ns or end > bag_end:
             notes.append(f"the range reaches beyond the bag: {whole}")
         return dataclasses.replace(bag, range_ns=(start, end)), notes
