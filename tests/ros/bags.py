@@ -8,10 +8,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag1 import Writer as Ros1Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
+ROS1_STORE = get_typestore(Stores.ROS1_NOETIC)
 IMAGE = "sensor_msgs/msg/Image"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -47,6 +49,21 @@ def image(pixels: np.ndarray, encoding: str, stamp_ns: int) -> Any:
 def jpeg(pixels: np.ndarray, stamp_ns: int) -> Any:
     file = cv2.imencode(".jpg", pixels[..., ::-1])[1]
     return STORE.types[COMPRESSED](header=header(stamp_ns), format="jpeg", data=file.reshape(-1))
+
+
+def png(pixels: np.ndarray, stamp_ns: int, image_format: str = "png") -> Any:
+    """A PNG file of colour (as BGR, as OpenCV has it) or of 8 or 16-bit grey."""
+    file = cv2.imencode(".png", pixels)[1]
+    return STORE.types[COMPRESSED](header=header(stamp_ns), format=image_format, data=file.ravel())
+
+
+def compressed_depth(pixels: np.ndarray, stamp_ns: int) -> Any:
+    """Depth in millimetres as image_transport's compressedDepth sends it."""
+    file = cv2.imencode(".png", pixels)[1].ravel()
+    data = np.concatenate([np.zeros(12, np.uint8), file])
+    return STORE.types[COMPRESSED](
+        header=header(stamp_ns), format="16UC1; compressedDepth png", data=data
+    )
 
 
 def camera_info(topic: str, focal: float, size: tuple[int, int] = (48, 64)) -> Message:
@@ -111,9 +128,15 @@ def cameras(
 
 
 def write_bag(
-    path: Path, messages: Iterable[Message], storage: StoragePlugin = StoragePlugin.MCAP
+    path: Path,
+    messages: Iterable[Message],
+    storage: StoragePlugin = StoragePlugin.MCAP,
+    compression: CompressionMode | None = None,
 ) -> Path:
-    with Writer(path, version=8, storage_plugin=storage) as writer:
+    bag = Writer(path, version=8, storage_plugin=storage)
+    if compression is not None:
+        bag.set_compression(compression, CompressionFormat.ZSTD)
+    with bag as writer:
         connections: dict[str, Any] = {}
         for topic, msgtype, log_time, message in messages:
             if topic not in connections:
@@ -121,6 +144,37 @@ def write_bag(
             data = message if isinstance(message, bytes) else STORE.serialize_cdr(message, msgtype)
             writer.write(connections[topic], log_time, data)
     return path
+
+
+def write_ros1_bag(
+    path: Path, messages: Iterable[Message], compression: str = "", chunk: int = 1 << 20
+) -> Path:
+    """The same messages in a ROS 1 bag; compression is empty, BZ2 or LZ4."""
+    writer = Ros1Writer(path)
+    if compression:
+        writer.set_compression(Ros1Writer.CompressionFormat[compression])
+    writer.chunk_threshold = chunk
+    with writer:
+        connections: dict[str, Any] = {}
+        for topic, msgtype, log_time, message in messages:
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, msgtype, typestore=ROS1_STORE)
+            data = ROS1_STORE.serialize_ros1(_as_ros1(message, msgtype), msgtype)
+            writer.write(connections[topic], log_time, data)
+    return path
+
+
+def _as_ros1(message: Any, msgtype: str) -> Any:
+    types = ROS1_STORE.types
+    stamp = types["builtin_interfaces/msg/Time"](
+        message.header.stamp.sec, message.header.stamp.nanosec
+    )
+    names = [name for name in message.__dataclass_fields__ if not name.startswith("__")]
+    fields = {name: getattr(message, name) for name in names}
+    fields["header"] = types["std_msgs/msg/Header"](0, stamp, message.header.frame_id)
+    if msgtype == CAMERA_INFO:
+        fields = {name.upper() if len(name) == 1 else name: fields[name] for name in names}
+    return types[msgtype](**fields)
 
 
 def courtyard(folder: Path, frames: int, size: tuple[int, int] = (480, 640)) -> list[Message]:

@@ -16,11 +16,13 @@ from rosbags.highlevel import AnyReader
 from mmfusion_ros import topics
 from mmfusion_ros.core.bag_reader import ReadingReport, open_bag, read_frames
 from mmfusion_ros.core.bag_writer import STATUS, ResultWriter, types_written
+from mmfusion_ros.core.camera_info import camera_info_of
 from mmfusion_ros.core.detections import Detections
 from mmfusion_ros.core.detections_3d import Intrinsics
 from mmfusion_ros.core.frames import Absence, Companion, FrameSet, Modality
 from mmfusion_ros.core.overlay import draw_overlay
 from mmfusion_ros.core.results import Results
+from mmfusion_ros.core.rig import Camera
 from mmfusion_ros.message_definitions import typestore_for
 from mmfusion_ros.replay_session import RESULT_TOPICS
 
@@ -168,8 +170,7 @@ def test_a_full_disk_keeps_what_was_written(tmp_path, monkeypatch, name):
 
 
 def test_the_names_are_those_of_the_node():
-    live_only = {topics.FUSED_INFO, topics.MARKERS}
-    names = {topic.name.replace("~", "") for topic in topics.PER_FRAME if topic not in live_only}
+    names = {topic.name.replace("~", "") for topic in topics.PER_FRAME}
     assert set(vars(RESULT_TOPICS).values()) == names | {"/rgb/image"}
 
 
@@ -205,6 +206,11 @@ DETECTING = SimpleNamespace(
 )
 PINHOLE = Intrinsics((64.0, 0.0, 31.5, 0.0, 64.0, 23.5, 0.0, 0.0, 1.0), ())
 
+CAMERA = Camera(
+    64, 48, (64.0, 0.0, 31.5, 0.0, 64.0, 23.5, 0.0, 0.0, 1.0), (), (0, 0, 0), (0, 0, 0, 1), 0
+)
+INFO = camera_info_of(CAMERA)
+
 
 def found(tmp_path: Path) -> Results:
     detections = Detections(
@@ -222,7 +228,13 @@ def found(tmp_path: Path) -> Results:
 def write_found(folder: Path, tmp_path: Path, intrinsics: Intrinsics | None = PINHOLE) -> Path:
     store = typestore_for(*types_written(DETECTING))
     with ResultWriter(
-        folder, store, DETECTING, ENGINE, RESULT_TOPICS, intrinsics=intrinsics
+        folder,
+        store,
+        DETECTING,
+        ENGINE,
+        RESULT_TOPICS,
+        camera_info=INFO,
+        intrinsics=intrinsics,
     ) as writer:
         writer.write(found(tmp_path), START)
     return folder
@@ -234,7 +246,7 @@ def test_what_was_found(tmp_path):
     messages = {topic: message for topic, _, message in read(folder)}
     assert set(messages) == {
         *("/fused/image", "/rgb/image", "/status", "/saliency/mask", "/overlay/image"),
-        *("/detections", "/detections_3d"),
+        *("/detections", "/detections_3d", "/markers", "/fused/camera_info"),
     }
     mask, overlay = messages["/saliency/mask"], messages["/overlay/image"]
     assert (mask.encoding, mask.step) == ("mono8", 64)
@@ -253,7 +265,13 @@ def test_what_was_found(tmp_path):
     assert (size.x, size.y, size.z) == (0.5, 0.75, 0.0)
     assert placed.results[0].hypothesis.class_id == "car"
     assert placed.results[0].pose.pose.position == centre
-    for message in (*messages.values(), first, placed):
+    info = messages["/fused/camera_info"]
+    assert (info.height, info.width, info.distortion_model) == (48, 64, "plumb_bob")
+    assert (info.k.tolist(), info.d.tolist()) == (list(CAMERA.camera_matrix), [0.0] * 5)
+    marks = messages.pop("/markers").markers
+    assert [mark.ns for mark in marks] == ["", "boxes", "labels"]
+    assert marks[2].text.startswith("car 0.75")
+    for message in (*messages.values(), *marks, first, placed):
         assert message.header == messages["/fused/image"].header
 
 
@@ -261,7 +279,7 @@ def test_without_intrinsics_nothing_is_placed(tmp_path):
     folder = write_found(tmp_path / "result", tmp_path, intrinsics=None)
     topics_written = {topic for topic, *_ in read(folder)}
     assert "/detections" in topics_written
-    assert "/detections_3d" not in topics_written
+    assert not {"/detections_3d", "/markers"} & topics_written
 
 
 def test_what_was_found_gives_the_same_bytes_again(tmp_path):
@@ -281,3 +299,30 @@ def test_ros_reads_the_detections(tmp_path):
             ((_, _, data),) = reader.messages(reader.topics[topic].connections)
             message = rclpy.deserialize_message(bytes(data), kind)
             assert message.detections[0].results[0].hypothesis.class_id == "car"
+
+
+def test_camera_info_and_markers_are_those_of_the_node(tmp_path):
+    rclpy = pytest.importorskip("rclpy.serialization", reason="ROS 2 is not installed")
+    pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not built")
+    from sensor_msgs.msg import CameraInfo
+    from visualization_msgs.msg import MarkerArray
+
+    from mmfusion_ros.core.detections_3d import place
+    from mmfusion_ros.detection_messages import markers_message
+    from mmfusion_ros.messages import camera_info_message, header_of
+
+    step = found(tmp_path)
+    header = header_of(step.frames.rgb)
+    live = {
+        "/markers": markers_message(
+            step.detections, place(step.detections, PINHOLE), DETECTING.classes, header
+        ),
+        "/fused/camera_info": camera_info_message(None, CAMERA, SIZE, header),
+    }
+    kinds = {"/markers": MarkerArray, "/fused/camera_info": CameraInfo}
+    with AnyReader([write_found(tmp_path / "result", tmp_path)]) as reader:
+        for topic, kind in kinds.items():
+            ((_, _, data),) = reader.messages(reader.topics[topic].connections)
+            sent = rclpy.serialize_message(live[topic])  # which rounds colours to float32
+            told = rclpy.deserialize_message(bytes(data), kind)
+            assert told == rclpy.deserialize_message(sent, kind)

@@ -37,6 +37,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from tqdm import tqdm
+
 from mmfusion_ros import compare, fleet, replay_plan, summary
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.replay_options import parser, replay_options
@@ -78,9 +80,9 @@ def _run(options: argparse.Namespace, command: str) -> int:
     def say(result: fleet.Result) -> None:
         name = f"{result.job.name}: " if len(plan.jobs) > 1 else ""
         if result.error:
-            print(f"replay: {name}{result.error}", file=sys.stderr)
+            tqdm.write(f"replay: {name}{result.error}", file=sys.stderr)
         for note in result.done.notes if result.done else ():
-            print(f"replay: {name}{note}")
+            tqdm.write(f"replay: {name}{note}")
 
     if options.cluster:
         results = fleet.run_on_cluster(plan.jobs, options.cluster, options.out, say)

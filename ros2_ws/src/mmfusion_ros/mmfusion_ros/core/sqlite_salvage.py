@@ -42,6 +42,8 @@ class SalvagedBag:
                 f"{path.resolve().as_uri()}?immutable=1",
                 flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
             )
+            # Else SQLite refuses a file that is shorter than its header says.
+            self._database.execute("PRAGMA writable_schema = ON")
             self.topics = {
                 number: (name, msgtype)
                 for number, name, msgtype in self._ask("SELECT id, name, type FROM topics")
