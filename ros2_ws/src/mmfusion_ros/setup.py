@@ -41,6 +41,10 @@ setup(
         "rosbags>=0.10,<0.12",
         "tqdm>=4.65,<5",
     ],
+    extras_require={
+        # Replay of many bags on the workers of a cluster.
+        "fleet": ["distributed>=2025.1"],
+    },
     zip_safe=False,
     entry_points={
         "console_scripts": [

@@ -121,7 +121,7 @@ class TestEveryFormat:
             open_bag(bag_of(file))
 
     def test_damage_without_end(self, tmp_path, kind):
-        """Bytes changed anywhere never raise, and never give a frame of another message."""
+        """A few changed bytes cost a few frames, or the bag says that it cannot be read."""
         file = write(tmp_path, kind)
         data = file.read_bytes()
         rng = np.random.default_rng(5)

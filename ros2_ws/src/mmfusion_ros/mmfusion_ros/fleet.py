@@ -182,16 +182,23 @@ def run_on_cluster(
     Raises:
         MmfusionError: if there is no such cluster, or its workers see other files.
     """
-    with _cluster(address, jobs, out) as (executor, channel):
+    # Workers have working folders of their own.
+    distant = [_absolute(job) for job in jobs]
+    typed = {far.out: job for far, job in zip(distant, jobs, strict=True)}
+
+    def as_typed(result: Result) -> Result:
+        job = typed[result.job.out]
+        return replace(result, job=job, error=_without_folder(result.error, result.job, job))
+
+    with _cluster(address, distant, out.absolute()) as (executor, channel):
         monitor = Monitor(len(jobs))
         try:
-            results = _gather(jobs, executor, channel, monitor, ended)
+            results = _gather(
+                distant, executor, channel, monitor, lambda result: ended(as_typed(result))
+            )
         finally:
             monitor.bar.close()
-    return [
-        result or Result(job, error="its worker ended")
-        for job, result in zip(jobs, results, strict=True)
-    ]
+    return [as_typed(result) for result in results if result is not None]
 
 
 def perform(job: Job, place: int, channel: Channel) -> Result:
@@ -292,6 +299,24 @@ def _begin_worker(threads: int) -> None:
     # The terminal sends Ctrl-C to all processes; here the channel says when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(threads)
+
+
+def _absolute(job: Job) -> Job:
+    options = replace(job.options, rig=job.options.rig and job.options.rig.absolute())
+    paths = {
+        name: path and path.absolute()
+        for name in ("bag", "artifact", "out", "masks", "boxes")
+        for path in [getattr(job, name)]
+    }
+    return replace(job, options=options, **paths)
+
+
+def _without_folder(text: str, absolute: Job, typed: Job) -> str:
+    """A message with the paths as the user gave them, so that it is the same without a cluster."""
+    for name in ("bag", "artifact", "out", "masks", "boxes"):
+        path = getattr(absolute, name)
+        text = text.replace(str(path), str(getattr(typed, name))) if path else text
+    return text
 
 
 @contextmanager

@@ -1,0 +1,239 @@
+"""Several bags in one run: each as by itself, a summary over all, and none stops the others."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from artifacts import write_artifact
+from bags import cameras, pictures, write_bag
+from replays import STABLE, differing, metrics_of, read_json, run, run_all
+
+pytest.importorskip("mmfusion.metrics", reason="the networks' package is not installed")
+
+from mmfusion_ros import fleet
+from mmfusion_ros.core.errors import MmfusionError
+from mmfusion_ros.replay_job import Job, ReplayOptions
+from mmfusion_ros.replay_plan import distinct_names, plan_replay
+
+SIZE = (48, 64)
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory) -> Path:
+    return write_artifact(tmp_path_factory.mktemp("artifacts") / "tiny", saliency=True)
+
+
+@pytest.fixture(scope="module")
+def bags(tmp_path_factory) -> list[Path]:
+    """Two of the same name, one that is none, and one with damage."""
+    folder = tmp_path_factory.mktemp("bags")
+    first = write_bag(folder / "yard", cameras(5))
+    second = write_bag(folder / "again" / "yard", cameras(7, no_thermal={2, 3}))
+    broken = folder / "broken"
+    broken.mkdir()
+    (broken / "broken.mcap").write_bytes(b"")
+    cut = write_bag(folder / "cut", cameras(6)) / "cut.mcap"
+    cut.write_bytes(cut.read_bytes()[:-100])
+    return [first, second, broken, cut]
+
+
+@pytest.fixture(scope="module")
+def alone(artifact, bags, tmp_path_factory) -> Path:
+    """Each bag that can be read, replayed by itself."""
+    out = tmp_path_factory.mktemp("alone")
+    for name, bag in zip(("yard", "yard_2", "", "cut"), bags, strict=True):
+        if name:
+            assert run(bag, artifact, out / name) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def together(artifact, bags, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("together") / "out"
+    assert run_all(bags, artifact, out) == 1  # as one of them failed
+    return out
+
+
+def test_each_is_as_by_itself(together, alone):
+    for name in ("yard", "yard_2", "cut"):
+        assert differing(together / name, alone / name) == []
+        assert (together / name / "report.html").is_file()
+    assert not (together / "broken").exists()
+    assert sorted(path.name for path in together.iterdir()) == [
+        *("cut", "summary.html", "summary.json", "yard", "yard_2"),
+    ]
+
+
+def test_the_summary(together):
+    summary = read_json(together / "summary.json")
+    states = {bag["name"]: bag["state"] for bag in summary["bags"]}
+    assert list(states.items()) == [
+        *(("yard", "complete"), ("yard_2", "complete")),
+        *(("broken", "failed"), ("cut", "incomplete")),
+    ]
+    assert summary["worst"][:2] == ["broken", "cut"]
+    assert summary["sets"] == 18
+    assert summary["states"] == {"failed": 1, "incomplete": 1, "complete": 2}
+    first, second, broken, cut = summary["bags"]
+    assert broken["error"].endswith("cannot be read: broken.mcap is empty")
+    assert "ends early" in cut["problems"][0]
+    assert (first["all_cameras"], second["all_cameras"]) == (1.0, pytest.approx(5 / 7))
+    metrics = metrics_of(together / "yard")
+    both = metrics["modalities"]["rgb+depth+thermal"]
+    for method in ("fused", "average"):
+        assert first["figures"]["VIF"][method] == both[method]["VIF"]["mean"]
+
+
+def test_the_page_shows_the_worst_first(together):
+    page = (together / "summary.html").read_text()
+    names = re.findall(r"<tr>\n<td>(?:<a href=\"([^\"]+)\">)?([^<]+)", page)
+    assert [name for _, name in names][:2] == ["broken", "cut"]
+    for link, _ in names[1:]:
+        assert (together / link).is_file()
+    assert "broken.mcap is empty" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_terminal_shows_a_table(artifact, bags, tmp_path, capsys):
+    assert run_all(bags[:3], artifact, tmp_path / "out", "--no-report") == 1
+    told = capsys.readouterr()
+    table = told.out[told.out.index("bag ") :].splitlines()
+    assert table[0].split()[:3] == ["bag", "state", "sets"]
+    assert table[1].split()[:3] == ["broken", "failed", "0"]
+    assert "replay: broken: " in told.err
+    assert "Traceback" not in told.err
+
+
+def test_processes_give_the_same(artifact, bags, together, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run_all(bags, artifact, out, "--jobs", "3") == 1
+    for name in ("yard", "yard_2", "cut"):
+        assert differing(out / name, together / name) == []
+    assert (out / "summary.json").read_bytes() == (together / "summary.json").read_bytes()
+    assert "broken.mcap is empty" in capsys.readouterr().err
+
+
+def test_a_process_that_is_killed_costs_its_bag_alone(artifact, bags, tmp_path, monkeypatch):
+    """As when memory runs out."""
+    monkeypatch.setenv("MMFUSION_TEST_KILLED", "yard_2")
+    monkeypatch.setattr(fleet, "perform", killed)
+    plan = plan_replay(bags[:3], [artifact], tmp_path / "out", ReplayOptions(threads=1))
+    ended: list[fleet.Result] = []
+    results = fleet.run_in_processes(plan.jobs, 2, ended.append)
+    assert [result.job.name for result in results] == ["yard", "yard_2", "broken"]
+    assert [result.done is None for result in results] == [False, True, True]
+    assert "was killed" in results[1].error
+    assert "is empty" in results[2].error
+    assert sorted(r.job.name for r in ended) == ["broken", "yard", "yard_2"]
+    assert metrics_of(tmp_path / "out" / "yard")["sets"] == 5
+
+
+def killed(job: Job, place: int, channel: fleet.Channel) -> fleet.Result:
+    """`fleet.perform` where one bag kills its process."""
+    from mmfusion_ros import fleet as real
+
+    if job.name == os.environ["MMFUSION_TEST_KILLED"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real.perform(job, place, channel)
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_ends_all_and_keeps_what_is_complete(artifact, tmp_path, jobs):
+    bags = [write_bag(tmp_path / f"bag{number}", cameras(600)) for number in range(3)]
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "mmfusion_ros.replay", *map(str, bags)]
+    command += ["--artifact", str(artifact), "--out", str(out), "--threads", "1"]
+    command += ["--metrics-stride", "1", "--jobs", jobs]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while not (out / f"bag{int(jobs) - 1}" / "result" / "result.mcap").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 130
+    assert b"Traceback" not in told
+    states = [bag["state"] for bag in read_json(out / "summary.json")["bags"]]
+    assert states == ["interrupted", *["interrupted" if jobs == "2" else "not run"], "not run"]
+    for number in range(int(jobs)):
+        metrics = metrics_of(out / f"bag{number}")
+        assert metrics["complete"] is False
+        assert 0 < metrics["sets"] < 600
+        for file in STABLE:
+            assert (out / f"bag{number}" / file).is_file()
+
+
+class TestGroundTruth:
+    @pytest.fixture(autouse=True)
+    def measures(self):
+        pytest.importorskip("py_sod_metrics", reason="mmfusion[eval] is not installed")
+
+    @staticmethod
+    def masks(folder: Path, count: int) -> None:
+        folder.mkdir(parents=True)
+        for number in range(count):
+            thermal = pictures(number, SIZE)["thermal"]
+            mask = np.where(thermal > np.median(thermal), 255, 0).astype(np.uint8)
+            cv2.imwrite(str(folder / f"{number:03}.png"), mask)
+
+    def test_of_each_bag_in_a_subfolder(self, artifact, bags, tmp_path, capsys):
+        truth, out = tmp_path / "gt", tmp_path / "out"
+        self.masks(truth / "yard", 5)
+        options = ("--ground-truth-masks", truth, "--no-report")
+        assert run_all(bags[:2], artifact, out, *options) == 0
+        assert "no yard_2 in" in capsys.readouterr().out
+        assert metrics_of(out / "yard")["saliency"]["overall"]["pictures"] == 5
+        assert metrics_of(out / "yard_2")["saliency"] is None
+        summary = read_json(out / "summary.json")
+        assert 0.5 < summary["bags"][0]["figures"]["saliency"]["S"] <= 1
+        assert summary["worst"][0] == "yard"  # of the other nothing is known
+
+    def test_of_no_bag(self, artifact, bags, tmp_path, capsys):
+        self.masks(tmp_path / "gt", 5)
+        options = ("--ground-truth-masks", tmp_path / "gt")
+        assert run_all(bags[:2], artifact, tmp_path / "out", *options) == 1
+        told = capsys.readouterr().err
+        assert "a subfolder of masks is expected there for each: yard, yard_2" in told
+        options = ("--ground-truth-boxes", tmp_path / "gt")
+        assert run_all(bags[:2], artifact, tmp_path / "out", *options) == 1
+        assert "expected there for each: yard.json, yard_2.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a", "b"], ["a", "b"]),
+        (["a", "a", "a"], ["a", "a_2", "a_3"]),
+        (["a", "a", "a_2"], ["a", "a_2", "a_2_2"]),
+        (["Yard", "yard"], ["Yard", "yard_2"]),
+        (["summary.json"], ["summary.json_2"]),
+    ],
+)
+def test_names_are_distinct(names, expected):
+    assert distinct_names(names) == expected
+
+
+def test_names_are_those_of_folders_and_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "drive").mkdir()
+    (tmp_path / "a.mcap").touch()
+    monkeypatch.chdir(tmp_path / "drive")
+    bags = [Path(), Path("../a.mcap")]
+    jobs = plan_replay(bags, [tmp_path], tmp_path / "out", ReplayOptions()).jobs
+    assert [job.out for job in jobs] == [tmp_path / "out" / "drive", tmp_path / "out" / "a"]
+
+
+def test_out_that_is_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(MmfusionError, match="expected a folder"):
+        plan_replay([tmp_path], [tmp_path], tmp_path / "file", ReplayOptions())
