@@ -187,6 +187,26 @@ def test_strides_and_limits(bag, artifact, tmp_path):
     assert metrics["frames"] == []
 
 
+def test_a_part_of_the_bag(bag, artifact, tmp_path, capsys):
+    options = ("--start", "0.15", "--end", "2023-11-14T22:13:20.5Z", "--no-report")
+    assert run(bag, artifact, tmp_path / "out", *options) == 0
+    metrics = metrics_of(tmp_path / "out")
+    assert metrics["sets"] == 3
+    assert metrics["settings"]["start_s"] == pytest.approx(0.15)
+    assert metrics["settings"]["end_s"] == pytest.approx(0.499)
+    assert "range: --start 0.15 s from the bag's start" in capsys.readouterr().out
+    assert metrics_of(tmp_path / "out")["complete"] is True
+    message = fails(capsys, bag, artifact, tmp_path / "none", "--start", "9")
+    assert "the bag covers 0.504 s, from 2023-11-14T22:13:20.001Z" in message
+
+
+def test_a_guess_is_said(artifact, tmp_path, capsys):
+    messages = [(m[0].replace("/thermal/image_raw", "/hot"), *m[1:]) for m in cameras(2)]
+    bag = write_bag(tmp_path / "bag", messages)
+    assert run(bag, artifact, tmp_path / "out", "--no-report", "--metrics-stride", "0") == 0
+    assert "thermal is /hot: guessed from its encoding mono16" in capsys.readouterr().out
+
+
 def test_time_offsets_of_the_rig_are_used(artifact, tmp_path):
     bag = write_bag(tmp_path / "bag", cameras(6, thermal_shift_ns=40_000_000))
     run(bag, artifact, tmp_path / "out", "--no-report")
@@ -242,6 +262,18 @@ class TestDamage:
         metrics = metrics_of(out)
         assert metrics["complete"] is False
         assert 0 < metrics["sets"] < 4
+
+    def test_what_is_damaged_is_in_the_report(self, artifact, tmp_path, capsys):
+        """A folder with one bad file of two."""
+        bag = write_bag(tmp_path / "bag", cameras(4))
+        (bag / "metadata.yaml").unlink()
+        (bag / "later.mcap").write_bytes(b"")
+        out = tmp_path / "out"
+        assert run(bag, artifact, out, "--metrics-stride", "0") == 0
+        assert "later.mcap is empty; left out" in capsys.readouterr().out
+        metrics = metrics_of(out)
+        assert (metrics["complete"], metrics["sets"]) == (False, 4)
+        assert "later.mcap is empty; left out" in (out / "report.html").read_text()
 
     def test_no_usable_picture_at_all(self, artifact, tmp_path, capsys):
         topic, kind, log, message = cameras(1)[0]

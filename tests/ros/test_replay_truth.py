@@ -355,3 +355,57 @@ def test_the_bundled_recording(repo_root, tmp_path):
     page = (tmp_path / "one" / "report.html").read_text()
     for text in ("<h2>Saliency</h2>", "<h2>Detection</h2>", "saliency and detections", "dashed"):
         assert text in page
+
+
+def test_categories_of_other_names(bag, tmp_path, capsys):
+    """They are listed, and mapped by hand."""
+    artifact = write_artifact(tmp_path / "finder", detections=True)
+    boxes = write_boxes(tmp_path / "boxes.json", {f"{n:03}": [0] for n in range(SETS)})
+    boxes.write_text(boxes.read_text().replace('"Person"', '"Pedestrian"'))
+    options = ("--ground-truth-boxes", boxes, "--no-report", "--metrics-stride", "0")
+    assert run(bag, artifact, tmp_path / "out", *options) == 0
+    told = capsys.readouterr().out
+    assert "categories that the artifact has no class for: Pedestrian; its classes are" in told
+    assert "--class-map" in told
+    detection = metrics_of(tmp_path / "out")["detection"]
+    assert detection["ignored_categories"] == ["Pedestrian"]
+    assert detection["overall"]["truths"] == 0
+    mapped = (*options, "--class-map", "pedestrian=PERSON")
+    assert run(bag, artifact, tmp_path / "out", *mapped) == 0
+    detection = metrics_of(tmp_path / "out")["detection"]
+    assert detection["ignored_categories"] == []
+    assert detection["overall"]["truths"] == SETS
+    assert detection["overall"]["mAP50"] > 0.9
+
+
+@pytest.mark.parametrize("text", ["", "person", "person=", "=People", "a=b,a=c"])
+def test_a_class_map_that_is_none(bag, artifact, tmp_path, capsys, text):
+    with pytest.raises(SystemExit):
+        run(bag, artifact, tmp_path / "out", "--class-map", text)
+    assert "is no map; expected one like" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("with_rig", [False, True])
+@pytest.mark.parametrize("told", [None, SIZE, (9, 9)])
+def test_camera_info_and_markers_as_the_node_publishes_them(artifact, tmp_path, with_rig, told):
+    """The camera's own where it is for these pictures, else that of the rig, else none."""
+    messages = cameras(2)
+    if told is not None:
+        messages.insert(0, camera_info("/camera/color/camera_info", 50.0, told))
+    options = ["--metrics-stride", "0", "--no-report"]
+    if with_rig:
+        options += ["--rig", write_rig(tmp_path / "rig.yaml")]
+    out = tmp_path / "out"
+    assert run(write_bag(tmp_path / "bag", messages), artifact, out, *options) == 0
+    with AnyReader([out / "result"]) as reader:
+        names = {"/fused/camera_info", "/markers", "/fused/image"}
+        found: dict[str, list] = {name: [] for name in names}
+        for connection, _, data in reader.messages():
+            if connection.topic in names:
+                message = reader.deserialize(data, connection.msgtype)
+                found[connection.topic].append(message)
+    focal = 50.0 if told == SIZE else 64.0 if with_rig else None
+    assert [info.k[0] for info in found["/fused/camera_info"]] == ([focal] * 2 if focal else [])
+    assert len(found["/markers"]) == (2 if focal else 0)
+    for info, image in zip(found["/fused/camera_info"], found["/fused/image"], strict=False):
+        assert info.header == image.header

@@ -79,6 +79,44 @@ def test_names_without_a_class_are_listed_once(tmp_path):
     )
 
 
+class TestClassMap:
+    def test_other_names_are_met(self, tmp_path):
+        coco = read_coco(write(tmp_path / "boxes.json"), CLASSES, {"DOG": "lamp"})
+        first, _ = coco.images.values()
+        assert first.classes.tolist() == [1, 0, 2]
+        assert coco.unknown == ("Bicycle", "People")
+
+    def test_it_goes_before_a_name_that_fits(self, tmp_path):
+        coco = read_coco(write(tmp_path / "boxes.json"), CLASSES, {"car": "lamp"})
+        assert next(iter(coco.images.values())).classes.tolist() == [2, 0]
+
+    def test_labelled_classes_may_be_named_either_way(self, tmp_path):
+        """A category and the class that it is mapped to are one thing."""
+
+        def change(document: dict[str, Any]) -> None:
+            document["images"][0]["labelled_classes"] = ["car", "Person", "lamp"]
+
+        path = write(tmp_path / "boxes.json", change)
+        with pytest.raises(GroundTruthError, match="'dog' is annotated, but not among"):
+            read_coco(path, CLASSES)
+        coco = read_coco(path, CLASSES, {"dog": "lamp", "people": "person"})
+        first, second = coco.images.values()
+        assert first.labelled == {0, 1, 2}
+        assert second.labelled == {0, 1, 2}  # "People", "CAR" and "dog"
+        assert coco.unknown == ("Bicycle",)
+
+    @pytest.mark.parametrize(
+        ("class_map", "message"),
+        [
+            ({"cat": "car"}, "names cat, which .* its categories are Car, PERSON, dog, Bicycle"),
+            ({"dog": "wolf"}, "names wolf, which is no class of the artifact; expected one of Per"),
+        ],
+    )
+    def test_names_of_nothing(self, tmp_path, class_map, message):
+        with pytest.raises(GroundTruthError, match=message):
+            read_coco(write(tmp_path / "boxes.json"), CLASSES, class_map)
+
+
 def test_the_recorded_file(shared_dir):
     path = shared_dir / "data/ir_visible_detection/annotations/instances_val.json"
     coco = read_coco(path, ("people", "car"))

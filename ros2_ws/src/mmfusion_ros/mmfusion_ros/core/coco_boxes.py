@@ -157,7 +157,8 @@ def _index(
     index = {name.casefold(): place for place, name in enumerate(classes)}
     theirs = {entry["name"].casefold(): entry["name"] for entry in content["categories"]}
     for entry in content["images"]:
-        theirs |= {name.casefold(): name for name in entry.get("labelled_classes", ())}
+        for name in entry.get("labelled_classes", ()):
+            theirs.setdefault(name.casefold(), name)
     mapped = {}
     for category, kind in class_map.items():
         if category.casefold() not in theirs:
