@@ -1,9 +1,11 @@
-"""Frame sets a second of a replay against those of its engine alone, on the same inputs.
+"""How fast a replay is: against its engine alone, and against reading the bag alone.
 
 Reading, decoding and writing run beside the engine, so a replay without metrics should be nearly
-as fast as the engine. Both are measured in turns in one process, so the ratio holds on a busy
-machine too. Opening the engine counts for neither; the replay includes opening the bag, the
-synchroniser and a complete result bag.
+as fast as the engine. What it can do at most shows with the pass-through engine, which costs
+nothing, beside reading alone: rosbags giving the bytes of the cameras' messages, and that with
+every picture decoded into what the graph takes. All are measured in turns in one process, so the
+ratios hold on a busy machine too. Opening the engine counts for none; the replay includes opening
+the bag, the synchroniser and a complete result bag. MB are those of the cameras' messages read.
 
 Run: ``python benchmarks/replay_throughput.py BAG ARTIFACT [--threads 1] [--repeats 3]``.
 """
@@ -22,11 +24,13 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from rosbags.highlevel import AnyReader
 
 from mmfusion_ros.core.artifact import Artifact, open_artifact
-from mmfusion_ros.core.bag_reader import open_bag
+from mmfusion_ros.core.bag_reader import ReadingReport, open_bag, read_frames
 from mmfusion_ros.core.engines import BACKENDS, Engine, open_engine
 from mmfusion_ros.core.frames import Modality
+from mmfusion_ros.core.images import to_encoding
 from mmfusion_ros.core.rig import Camera, Rig, load_rig
 from mmfusion_ros.parameters import Settings
 from mmfusion_ros.replay_session import Plan, automatic_metrics_stride, replay
@@ -68,6 +72,7 @@ class Subject:
         self.rig = load_rig(options.rig) if options.rig else NO_RIG
         self.path = options.bag
         self.max_sets = options.max_frames
+        self.total = open_bag(self.path).topics[Modality.RGB].count
 
     def replay(self, engine: Engine, folder: Path, *, metrics: bool) -> float:
         """Sets a second of one replay."""
@@ -85,6 +90,22 @@ class Subject:
             progress=lambda steps: steps,
         )
         return len(outcome.numbers) / (perf_counter() - started)
+
+    def read(self) -> tuple[int, float]:
+        """Bytes of the cameras' messages, and the seconds in which rosbags gives them."""
+        topics = {topic.name for topic in open_bag(self.path).topics.values()}
+        started = perf_counter()
+        with AnyReader([self.path]) as reader:
+            connections = [c for c in reader.connections if c.topic in topics]
+            size = sum(len(data) for _, _, data in reader.messages(connections))
+        return size, perf_counter() - started
+
+    def read_and_decode(self) -> float:
+        """The seconds in which every picture is read and made into what the graph takes."""
+        started = perf_counter()
+        for frame, _ in read_frames(open_bag(self.path), ReadingReport()):
+            to_encoding(frame.image, self.artifact.encodings[frame.modality])
+        return perf_counter() - started
 
     def alone(self, inputs: list[dict[str, Any]]) -> float:
         """Runs a second of the engine on inputs made beforehand."""
@@ -106,21 +127,34 @@ def main() -> None:
     options = parser.parse_args()
 
     artifact = open_artifact(options.artifact)
-    rates: dict[str, list[float]] = {"engine_alone": [], "replay": [], "replay_with_metrics": []}
+    speeds: dict[str, list[float]] = {"read": [], "read_and_decode": []}
+    names = ("engine_alone", "replay", "replay_without_engine", "replay_with_metrics")
+    rates: dict[str, list[float]] = {name: [] for name in names}
     with (
         tempfile.TemporaryDirectory() as scratch,
         open_engine(artifact, options.backend, options.threads) as engine,
+        open_engine(artifact, "pass_through") as nothing,
     ):
         subject = Subject(options, artifact, engine)
+        megabytes = subject.read()[0] / 1e6
         listener = Listener(engine)
         subject.replay(listener, Path(scratch) / "warm_up", metrics=False)
         for repeat in range(options.repeats):
             folder = Path(scratch)
+            speeds["read"].append(megabytes / subject.read()[1])
+            speeds["read_and_decode"].append(megabytes / subject.read_and_decode())
             rates["engine_alone"].append(subject.alone(listener.inputs))
             rates["replay"].append(subject.replay(engine, folder / f"{repeat}a", metrics=False))
+            rates["replay_without_engine"].append(
+                subject.replay(nothing, folder / f"{repeat}c", metrics=False)
+            )
             rates["replay_with_metrics"].append(
                 subject.replay(engine, folder / f"{repeat}b", metrics=True)
             )
+        # Of the part that is run, should that not be all.
+        share = megabytes / subject.total
+        for name in ("replay", "replay_without_engine"):
+            speeds[name] = [rate * share for rate in rates[name]]
         document = {
             "bag": options.bag.name,
             "artifact": artifact.name,
@@ -131,17 +165,31 @@ def main() -> None:
             "python": platform.python_version(),
             "load_1min": os.getloadavg()[0],
             "sets_per_s": rates,
-            **{f"{name}_ratio": ratio(rates, name) for name in ("replay", "replay_with_metrics")},
+            **{
+                f"{name}_ratio": ratio(rates[name], rates["engine_alone"])
+                for name in ("replay", "replay_with_metrics")
+            },
+            "megabytes": megabytes,
+            "mb_per_s": speeds,
+            **{
+                f"{ours}_to_{name}_ratio": ratio(speeds[ours], speeds[name])
+                for ours in ("replay", "replay_without_engine")
+                for name in ("read", "read_and_decode")
+            },
         }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document, indent=1))
+    for name, speed in speeds.items():
+        print(f"{name:<22} {statistics.median(speed):8.1f} MB/s")
+    for name, value in document.items():
+        if name.endswith("_ratio"):
+            print(f"{name.removesuffix('_ratio').replace('_', ' '):<42} {value:.3f}")
 
 
-def ratio(rates: dict[str, list[float]], name: str) -> float:
-    """Median over the repeats of the rate relative to the engine's in the same turn."""
-    pairs = zip(rates[name], rates["engine_alone"], strict=True)
-    return statistics.median(ours / alone for ours, alone in pairs)
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """Median over the repeats of one rate relative to another in the same turn."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 if __name__ == "__main__":
