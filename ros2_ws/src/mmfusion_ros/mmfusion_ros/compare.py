@@ -222,7 +222,7 @@ def _cards(document: Mapping[str, Any]) -> list[dict[str, str]]:
                 (f"{line['difference']:+.3f}", f"{RANKED_BY} with {name}, mean difference")
             )
             wins = f"{line['second_wins']} : {line['first_wins']}"
-            cards.append((wins, f"sets with {name} in which the second and the first is better"))
+            cards.append((wins, f"sets with {name} that the second : the first does better"))
     return [{"value": value, "meaning": meaning} for value, meaning in cards]
 
 
@@ -305,14 +305,14 @@ def _chosen(pair: _Pair) -> list[tuple[str, int]]:
     chosen: dict[int, str] = {}
     if differences:
         ranked = sorted(differences, key=lambda number: (differences[number], number))
-        for what, number in (
-            ("Second most ahead", ranked[-1]),
-            ("Median", ranked[len(ranked) // 2]),
-            ("First most ahead", ranked[0]),
-        ):
-            chosen.setdefault(
-                number, f"{what}: set {number}, {RANKED_BY} {differences[number]:+.3f}"
-            )
+        told = [("Median", ranked[len(ranked) // 2])]
+        if differences[ranked[0]] < 0:
+            told.insert(0, ("First most ahead", ranked[0]))
+        if differences[ranked[-1]] > 0:
+            told.insert(0, ("Second most ahead", ranked[-1]))
+        for what, number in told:
+            difference = f"{RANKED_BY} {differences[number]:+.3f}"
+            chosen.setdefault(number, f"{what}: set {number}, {difference}")
     count = min(_EVENLY_SPACED, len(common))
     for place in np.linspace(0, len(common) - 1, count).round().astype(int) if count else ():
         chosen.setdefault(common[place], f"Along the way: set {common[place]}")
