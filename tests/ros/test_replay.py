@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from artifacts import write_artifact, write_rig
-from bags import START, TOPICS, cameras, pictures, write_bag
+from bags import START, TOPICS, cameras, pictures, write_bag, write_ros1_bag
 from replays import metrics_of, run
 from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 pytest.importorskip("mmfusion.metrics", reason="the networks' package is not installed")
 
@@ -97,6 +98,27 @@ def test_a_second_run_gives_the_same_bytes(bag, artifact, tmp_path):
     for file in STABLE:
         first, second = ((tmp_path / name / file).read_bytes() for name in ("one", "two"))
         assert first == second, file
+
+
+def test_the_format_of_the_bag_does_not_matter(artifact, tmp_path):
+    """MCAP, SQLite and ROS 1, with and without compression of the storage."""
+    messages = cameras(4, compressed=True)
+    writers = {
+        "mcap": lambda path: write_bag(path, messages),
+        "zstd": lambda path: write_bag(path, messages, compression=CompressionMode.MESSAGE),
+        "sqlite": lambda path: write_bag(path, messages, StoragePlugin.SQLITE3),
+        "ros1": lambda path: write_ros1_bag(path.with_suffix(".bag"), messages),
+        "bz2": lambda path: write_ros1_bag(path.with_suffix(".bag"), messages, "BZ2"),
+    }
+    told = {}
+    for name, writer in writers.items():
+        bag = writer(tmp_path / name)
+        out = tmp_path / f"out_{name}"
+        assert run(bag, artifact, out, "--no-report") == 0
+        metrics = metrics_of(out)
+        del metrics["bag"]["name"]
+        told[name] = [metrics, *((out / file).read_bytes() for file in STABLE[1:])]
+        assert told[name] == told["mcap"], name
 
 
 def damaged_cameras(sets: int) -> list:

@@ -146,6 +146,20 @@ def killed(job: Job, place: int, channel: fleet.Channel) -> fleet.Result:
     return real.perform(job, place, channel)
 
 
+def test_a_fault_of_the_program_costs_one_bag_alone(artifact, bags, tmp_path, monkeypatch, capsys):
+    prepare = fleet.prepare
+
+    def faulty(job: Job):
+        if job.name == "yard":
+            raise ZeroDivisionError("nobody thought of that")
+        return prepare(job)
+
+    monkeypatch.setattr(fleet, "prepare", faulty)
+    assert run_all(bags[:2], artifact, tmp_path / "out", "--no-report") == 1
+    assert "unexpected ZeroDivisionError: nobody thought of that" in capsys.readouterr().err
+    assert metrics_of(tmp_path / "out" / "yard_2")["sets"] == 7
+
+
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_ctrl_c_ends_all_and_keeps_what_is_complete(artifact, tmp_path, jobs):
     bags = [write_bag(tmp_path / f"bag{number}", cameras(600)) for number in range(3)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -20,6 +21,7 @@ from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.stepper import Step
 from mmfusion_ros.replay_job import Done, Job, prepare, run
 
+_logger = logging.getLogger(__name__)
 _BEAT_S = 0.25  # how often a job tells how far it is, and hears whether it should stop
 
 
@@ -214,6 +216,9 @@ def perform(job: Job, place: int, channel: Channel) -> Result:
         return Result(job, error=f"{error}; results go to {job.out}")
     except KeyboardInterrupt:
         return Result(job, error="interrupted before anything was done", interrupted=True)
+    except Exception as error:  # a fault of the program must not cost the other bags
+        _logger.exception("%s", job.name)
+        return Result(job, error=f"unexpected {type(error).__name__}: {error}")
     return Result(job, done, interrupted=done.interrupted)
 
 
