@@ -17,16 +17,18 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from mmfusion_ros import topics
+from mmfusion_ros.clock_watch import ClockWatch
 from mmfusion_ros.core.artifact import Artifact, open_artifact
+from mmfusion_ros.core.camera_check import disagreement
 from mmfusion_ros.core.engines import open_engine
 from mmfusion_ros.core.errors import MmfusionError
-from mmfusion_ros.core.frames import Frame, Modality
+from mmfusion_ros.core.frames import Frame, FrameSet, Modality
 from mmfusion_ros.core.fusion_worker import FusionWorker
 from mmfusion_ros.core.guarded_pipeline import GuardedPipeline
 from mmfusion_ros.core.pipeline import Pipeline
@@ -35,6 +37,8 @@ from mmfusion_ros.core.rig import Rig, load_rig
 from mmfusion_ros.dds_profile import apply_dds_profile
 from mmfusion_ros.diagnostics import (
     FrameTally,
+    calibration_status,
+    clock_status,
     engine_status,
     inputs_status,
     lifecycle_status,
@@ -45,11 +49,14 @@ from mmfusion_ros.inputs import Input
 from mmfusion_ros.memory import keep_image_memory
 from mmfusion_ros.messages import frame_from_message
 from mmfusion_ros.outputs import Outputs
-from mmfusion_ros.parameters import TABLE, Settings, declare, read
+from mmfusion_ros.parameters import RAW, TABLE, Settings, declare, read
+from mmfusion_ros.quality_of_service import PUBLISHER_OVERRIDES, overrides_explained
 from mmfusion_ros.ros_logging import RosLogHandler
+from mmfusion_ros.stock_filters import StockSynchronizer
 
 _DIAGNOSTICS_PERIOD_S = 1.0
 _POLL_PERIOD_S = 0.2
+_LOOK_S = 0.2  # how soon the events executor notices that ROS is down
 
 _Transition = Callable[["FusionNode", LifecycleState], TransitionCallbackReturn]
 
@@ -117,12 +124,16 @@ class FusionNode(LifecycleNode):
         self._loaded: _Loaded | None = None
         self._outputs: Outputs | None = None
         self._worker: FusionWorker | None = None
+        self._stock: StockSynchronizer | None = None
+        self._stock_sets = 0
         self._inputs: list[Input] = []
         self._tally = FrameTally()
         self._problem = ""
         self._unusable: dict[Modality, str] = {}
+        self._disagreements: dict[Modality, str | None] = {}
         self._dropped_before = 0
         self._loading: Future[_Loaded] | None = None
+        self._clock_watch = ClockWatch(self, self._begin_anew)
         # From here on the node can be destroyed, as rclpy does when a value is refused.
         self._settings = declare(self)
         package_logger = logging.getLogger("mmfusion_ros")
@@ -132,7 +143,13 @@ class FusionNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
         # In every state: also a node that cannot be configured says so.
-        self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS.name, 5)
+        with overrides_explained(topics.DIAGNOSTICS.name):
+            self._diagnostics = self.create_publisher(
+                DiagnosticArray,
+                topics.DIAGNOSTICS.name,
+                5,
+                qos_overriding_options=PUBLISHER_OVERRIDES,
+            )
         # Not the node's clock: simulated time may not run yet, stop or go back.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=steady)
@@ -143,6 +160,11 @@ class FusionNode(LifecycleNode):
                 0.02, self._go_on_with_autostart, clock=steady
             )
 
+    @property
+    def settings(self) -> Settings:
+        """The values of all parameters now."""
+        return self._settings
+
     # Transitions.
 
     @_reported
@@ -151,11 +173,12 @@ class FusionNode(LifecycleNode):
         loading, self._loading = self._loading, None
         try:
             self._loaded = _load(self._settings) if loading is None else loading.result()
+            self._outputs = Outputs(self, self._loaded.artifact, self._loaded.rig)
         except MmfusionError as error:
+            self._release()
             self.report(f"cannot configure: {error}")
             return TransitionCallbackReturn.FAILURE
         self._problem = ""
-        self._outputs = Outputs(self, self._loaded.artifact, self._loaded.rig)
         engine = self._loaded.pipeline.pipeline.engine
         self.get_logger().info(
             f"configured: artifact {self._loaded.artifact.name}, rig {self._loaded.rig.name}, "
@@ -169,19 +192,14 @@ class FusionNode(LifecycleNode):
         loaded = self._loaded
         if loaded is None:
             raise RuntimeError("activated without being configured")
-        result = super().on_activate(state)
-        loaded.pipeline.reset()
-        self._tally = FrameTally()
-        self._dropped_before = 0
-        loaded.pipeline.min_score = self._settings.min_score
-        self._worker = FusionWorker(
-            loaded.pipeline, self._settings.synchronizer_config(loaded.rig), self._deliver
-        )
-        for modality in Modality:
-            if modality.value in loaded.artifact.inputs:
-                self._subscribe(Image, self._settings.topic(modality), self._receiver(modality))
-        self._subscribe(CameraInfo, self._settings.rgb_info_topic, self._take_info)
-        return result
+        try:
+            self._start(loaded)
+        except MmfusionError as error:
+            self._stop()
+            self.report(f"cannot activate: {error}")
+            return TransitionCallbackReturn.FAILURE
+        self._problem = ""
+        return super().on_activate(state)
 
     @_reported
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -210,6 +228,7 @@ class FusionNode(LifecycleNode):
     def destroy_node(self) -> None:
         """Stop, close and give back everything."""
         self._release()
+        self._clock_watch.close()
         logging.getLogger("mmfusion_ros").removeHandler(self._log_handler)
         super().destroy_node()
 
@@ -244,16 +263,45 @@ class FusionNode(LifecycleNode):
         ):
             self.trigger_activate()
 
+    def _start(self, loaded: _Loaded) -> None:
+        settings = self._settings
+        loaded.pipeline.reset()
+        loaded.pipeline.min_score = settings.min_score
+        self._tally = FrameTally()
+        self._dropped_before = self._stock_sets = 0
+        modalities = tuple(m for m in Modality if m.value in loaded.artifact.inputs)
+        self._disagreements = dict.fromkeys(modalities)
+        self._worker = FusionWorker(
+            loaded.pipeline, settings.synchronizer_config(loaded.rig), self._deliver
+        )
+        if settings.synchronizer != "mmfusion":
+            self._stock = StockSynchronizer(settings, modalities, self._take_set)
+        for modality in modalities:
+            raw = settings.transport(modality) == RAW
+            self._subscribe(
+                Image if raw else CompressedImage,
+                settings.topic(modality),
+                functools.partial(self._receive, modality),
+            )
+            take_info = functools.partial(self._take_info, modality)
+            self._subscribe(CameraInfo, settings.info_topic(modality), take_info)
+
     def _subscribe(self, message_type: type, topic: str, callback: Callable[[Any], None]) -> None:
         reliability, optional = self._settings.input_reliability, message_type is CameraInfo
         self._inputs.append(
             Input(self, message_type, topic, reliability, callback, optional=optional)
         )
 
+    def _begin_anew(self) -> None:
+        """Forget what waits: simulated time was set back."""
+        if self._worker is not None:
+            self._worker.forget()
+
     def _stop(self) -> None:
         for entry in self._inputs:
             entry.close()
         self._inputs.clear()
+        self._stock = None
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.stop()
@@ -272,12 +320,19 @@ class FusionNode(LifecycleNode):
 
     # Frames.
 
-    def _receiver(self, modality: Modality) -> Callable[[Image], None]:
-        def receive(message: Image) -> None:
-            if self._worker is not None:
-                self._worker.add(self._stamped(frame_from_message(message, modality)))
+    def _receive(self, modality: Modality, message: Image | CompressedImage) -> None:
+        if self._worker is None:
+            return
+        frame = frame_from_message(message, modality)
+        if self._stock is None:
+            self._worker.add(self._stamped(frame))
+        else:
+            self._stock.add(frame, message)
 
-        return receive
+    def _take_set(self, frames: FrameSet) -> None:
+        if self._worker is not None:
+            self._stock_sets += 1
+            self._worker.add_set(frames)
 
     def _stamped(self, frame: Frame) -> Frame:
         """Give a frame without a stamp the time it arrived at, as replay does."""
@@ -290,15 +345,24 @@ class FusionNode(LifecycleNode):
         )
         return dataclasses.replace(frame, stamp_ns=self.get_clock().now().nanoseconds)
 
-    def _take_info(self, message: CameraInfo) -> None:
-        if self._outputs is not None:
-            self._outputs.rgb_info = message
+    def _take_info(self, modality: Modality, message: CameraInfo) -> None:
+        outputs, loaded = self._outputs, self._loaded
+        if outputs is None or loaded is None:
+            return
+        told, known = disagreement(message, loaded.rig.cameras[modality]), self._disagreements
+        if told and told != known[modality]:
+            self.get_logger().warning(f"{modality} camera: {told}")
+        known[modality] = told
+        if modality is Modality.RGB:
+            outputs.rgb_info = message
 
     def _deliver(self, results: Results) -> None:
         worker, outputs, loaded = self._worker, self._outputs, self._loaded
         if worker is None or outputs is None or loaded is None:
             return  # being deactivated
         self._tally.note(results)
+        age_ns = self.get_clock().now().nanoseconds - results.frames.stamp_ns
+        self._clock_watch.stamp_age_s = age_ns * 1e-9
         self._log_problems(results)
         outputs.publish(results, loaded.pipeline.pipeline.engine, worker.sets_dropped)
 
@@ -329,19 +393,28 @@ class FusionNode(LifecycleNode):
         worker, loaded = self._worker, self._loaded
         if worker is None or loaded is None:
             state = "not configured" if loaded is None else "not active"
-            return [lifecycle_status(state, self._problem)]
+            return [
+                lifecycle_status(state, self._problem),
+                clock_status(self._clock_watch.state()),
+            ]
         newly_dropped = worker.sets_dropped - self._dropped_before
         self._dropped_before += newly_dropped
         tallies = self._tally.take()
         return [
             engine_status(loaded.pipeline),
-            synchronizer_status(worker.statistics(), self._dropped_before, newly_dropped),
+            synchronizer_status(
+                worker.statistics() if self._stock is None else self._stock_sets,
+                self._dropped_before,
+                newly_dropped,
+            ),
             *(
-                modality_status(modality, tallies[modality])
+                modality_status(modality, tallies[modality], all_needed=self._stock is not None)
                 for modality in Modality
                 if modality.value in loaded.artifact.inputs
             ),
             inputs_status(entry.status for entry in self._inputs),
+            calibration_status(self._disagreements),
+            clock_status(self._clock_watch.state()),
         ]
 
     def _check_parameters(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
@@ -365,6 +438,32 @@ class FusionNode(LifecycleNode):
         return read(self, {p.name: p.value for p in parameters if p.name in ours})
 
 
+def _spin(node: FusionNode) -> None:
+    """Run a node alone, by the executor that its parameter names.
+
+    Raises:
+        MmfusionError: if this distribution does not have that executor.
+    """
+    executor: Executor
+    if node.settings.executor == "events":
+        try:
+            from rclpy.experimental import EventsExecutor  # noqa: PLC0415 (newer than Jazzy)
+        except ImportError as error:
+            raise MmfusionError(
+                "parameter executor is 'events', which the rclpy of this distribution does not "
+                f"have ({error}); set it to single_threaded"
+            ) from error
+        executor = EventsExecutor()
+        executor.add_node(node)
+        # Not spin(): in rclpy 9.1 it runs in circles with the interpreter locked.
+        while rclpy.ok():
+            executor.spin_once(timeout_sec=_LOOK_S)
+    else:
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+
+
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted.
 
@@ -377,9 +476,7 @@ def main(args: list[str] | None = None) -> int:
     node = None
     try:
         node = FusionNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
+        _spin(node)
     except MmfusionError as error:
         rclpy.logging.get_logger("fusion_node").fatal(str(error))
         return 1

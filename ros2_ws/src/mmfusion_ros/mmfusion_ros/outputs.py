@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
 
@@ -27,12 +27,13 @@ from mmfusion_ros.detection_messages import (
     markers_message,
 )
 from mmfusion_ros.messages import camera_info_message, header_of, image_message, status_message
-
-_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+from mmfusion_ros.quality_of_service import PUBLISHER_OVERRIDES, overrides_explained
 
 
 class Outputs:
     """The publishers of a configured node: of those topics that its artifact has outputs for.
+
+    Making one raises `MmfusionError` if a qos_overrides parameter of a topic is wrong.
 
     Attributes:
         rgb_info: newest camera_info of the RGB camera; None as long as none came.
@@ -45,7 +46,7 @@ class Outputs:
         self.rgb_info: CameraInfo | None = None
         self._failed: set[topics.Topic] = set()
         self._publishers = {
-            topic: node.create_lifecycle_publisher(_message_type(topic), topic.name, _QOS)
+            topic: _create_publisher(node, topic)
             for topic in topics.PER_FRAME
             if topic.published_with(artifact.outputs)
         }
@@ -141,6 +142,16 @@ class Outputs:
     def _overlay(self, results: Results) -> Any:
         return draw_overlay(
             results.fused, results.saliency, results.detections, self._artifact.classes
+        )
+
+
+def _create_publisher(node: LifecycleNode, topic: topics.Topic) -> LifecyclePublisher[Any]:
+    with overrides_explained(node.resolve_topic_name(topic.name)):
+        return node.create_lifecycle_publisher(
+            _message_type(topic),
+            topic.name,
+            QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE),
+            qos_overriding_options=PUBLISHER_OVERRIDES,
         )
 
 

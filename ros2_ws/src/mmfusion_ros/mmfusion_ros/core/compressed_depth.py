@@ -54,7 +54,7 @@ def decode_compressed_depth(data: NDArray[np.uint8], image_format: str) -> tuple
     pixels = _decode_rvl(body) if "rvl" in image_format.lower() else _decode_png(body)
     if encoding != "32FC1":
         return pixels, "16UC1"
-    _, a, b = _HEADER.unpack_from(data)
+    _, a, b = _HEADER.unpack_from(data.data)
     with np.errstate(divide="ignore", invalid="ignore"):
         metres = np.float32(a) / (pixels.astype(np.float32) - np.float32(b))
     return np.where(pixels == 0, np.float32("nan"), metres), "32FC1"
@@ -78,7 +78,7 @@ def _decode_png(body: NDArray[np.uint8]) -> NDArray[np.uint16]:
 def _decode_rvl(body: NDArray[np.uint8]) -> NDArray[np.uint16]:
     if body.size < _RVL_SIZE.size:
         raise _damaged_rvl(f"{body.size} bytes")
-    width, height = _RVL_SIZE.unpack_from(body)
+    width, height = _RVL_SIZE.unpack_from(body.data)
     if not 0 < width * height <= _MOST_PIXELS:
         raise _damaged_rvl(f"a size of {width}x{height}")
     numbers = _variable_length_numbers(body[_RVL_SIZE.size :])
