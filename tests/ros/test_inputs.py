@@ -91,9 +91,10 @@ def test_a_topic_of_its_own_reliability_and_depth(node):
     ("policy", "value", "message"),
     [
         ("reliability", "perhaps", "subscription.reliability is 'perhaps'; expected one of rel"),
-        ("durability", "forever", r"qos_overrides./image.\* is wrong: .*forever.*; expected hist"),
+        ("durability", "forever", "durability is 'forever'; expected one of volatile, trans"),
         ("reliability", 3, "parameter qos_overrides./image.subscription.reliability: "),
-        ("depth", "many", r"qos_overrides./image.\* is wrong"),
+        ("depth", "many", "subscription.depth: .*; expected a whole number, at least 1"),
+        ("depth", 0, "subscription.depth is 0; expected at least 1"),
     ],
 )
 def test_a_wrong_override_is_named(node, policy, value, message):

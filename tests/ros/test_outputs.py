@@ -36,6 +36,9 @@ class Node:
         self.sent: dict[str, list] = {}
         self.errors: list[str] = []
 
+    def declare_parameter(self, _name, default, _descriptor):
+        return SimpleNamespace(value=default)
+
     def resolve_topic_name(self, name):
         return name.replace("~", "/node")
 

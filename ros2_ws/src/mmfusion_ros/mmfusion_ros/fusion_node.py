@@ -20,6 +20,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from mmfusion_ros import topics
@@ -50,7 +51,7 @@ from mmfusion_ros.memory import keep_image_memory
 from mmfusion_ros.messages import frame_from_message
 from mmfusion_ros.outputs import Outputs
 from mmfusion_ros.parameters import RAW, TABLE, Settings, declare, read
-from mmfusion_ros.quality_of_service import PUBLISHER_OVERRIDES, overrides_explained
+from mmfusion_ros.quality_of_service import publisher_qos
 from mmfusion_ros.ros_logging import RosLogHandler
 from mmfusion_ros.stock_filters import StockSynchronizer
 
@@ -143,13 +144,8 @@ class FusionNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
         # In every state: also a node that cannot be configured says so.
-        with overrides_explained(topics.DIAGNOSTICS.name):
-            self._diagnostics = self.create_publisher(
-                DiagnosticArray,
-                topics.DIAGNOSTICS.name,
-                5,
-                qos_overriding_options=PUBLISHER_OVERRIDES,
-            )
+        qos = publisher_qos(self, topics.DIAGNOSTICS.name, QoSProfile(depth=5))
+        self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS.name, qos)
         # Not the node's clock: simulated time may not run yet, stop or go back.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=steady)

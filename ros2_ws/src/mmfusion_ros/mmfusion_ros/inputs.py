@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +18,8 @@ from rclpy.qos import (
 from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
-from mmfusion_ros.parameters import TRANSPORTS
-from mmfusion_ros.quality_of_service import (
-    SUBSCRIPTION_OVERRIDES,
-    overrides_explained,
-    wanted_reliability,
-)
+from mmfusion_ros.parameters import RELIABILITIES, TRANSPORTS
+from mmfusion_ros.quality_of_service import subscription_qos
 from mmfusion_ros.stock_filters import subscribe
 
 _DEPTH = 5
@@ -92,7 +89,9 @@ class Input:
         self._said: set[str] = set()
         name = node.resolve_topic_name(topic)
         self.status = InputStatus(name, 0, "", (), optional)
-        self._wanted = wanted_reliability(node, name, reliability)
+        self._qos, self._wanted = subscription_qos(
+            node, name, QoSProfile(depth=_DEPTH), reliability, RELIABILITIES
+        )
         self.poll()
 
     def poll(self) -> None:
@@ -137,17 +136,17 @@ class Input:
         self._asked = asked
         if asked is None:
             return
-        with overrides_explained(self.status.topic):
-            self._subscription = subscribe(
-                self._node,
-                self._type,
-                self._topic,
-                self._callback,
-                QoSProfile(depth=_DEPTH, reliability=asked),
-                # Said by `poll`, which also says what to do.
-                event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
-                qos_overriding_options=SUBSCRIPTION_OVERRIDES,
-            )
+        qos = copy.copy(self._qos)
+        qos.reliability = asked
+        self._subscription = subscribe(
+            self._node,
+            self._type,
+            self._topic,
+            self._callback,
+            qos,
+            # Incompatible publishers are told of by `poll`, which also says what to do.
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+        )
 
     def _why_unheard(self, publisher: TopicEndpointInfo) -> str:
         """Why a publisher is not heard, and what to change; empty if it is."""

@@ -27,7 +27,9 @@ from mmfusion_ros.detection_messages import (
     markers_message,
 )
 from mmfusion_ros.messages import camera_info_message, header_of, image_message, status_message
-from mmfusion_ros.quality_of_service import PUBLISHER_OVERRIDES, overrides_explained
+from mmfusion_ros.quality_of_service import publisher_qos
+
+_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class Outputs:
@@ -146,13 +148,8 @@ class Outputs:
 
 
 def _create_publisher(node: LifecycleNode, topic: topics.Topic) -> LifecyclePublisher[Any]:
-    with overrides_explained(node.resolve_topic_name(topic.name)):
-        return node.create_lifecycle_publisher(
-            _message_type(topic),
-            topic.name,
-            QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE),
-            qos_overriding_options=PUBLISHER_OVERRIDES,
-        )
+    qos = publisher_qos(node, node.resolve_topic_name(topic.name), _QOS)
+    return node.create_lifecycle_publisher(_message_type(topic), topic.name, qos)
 
 
 def _message_type(topic: topics.Topic) -> Any:
