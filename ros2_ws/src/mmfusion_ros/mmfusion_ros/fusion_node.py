@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 import sys
@@ -17,19 +16,18 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from mmfusion_ros import topics
+from mmfusion_ros.cameras import Cameras
 from mmfusion_ros.clock_watch import ClockWatch
 from mmfusion_ros.core.artifact import Artifact, open_artifact
-from mmfusion_ros.core.camera_check import disagreement
 from mmfusion_ros.core.engines import open_engine
 from mmfusion_ros.core.errors import MmfusionError
-from mmfusion_ros.core.frames import Frame, FrameSet, Modality
+from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.fusion_worker import FusionWorker
 from mmfusion_ros.core.guarded_pipeline import GuardedPipeline
 from mmfusion_ros.core.pipeline import Pipeline
@@ -46,18 +44,15 @@ from mmfusion_ros.diagnostics import (
     modality_status,
     synchronizer_status,
 )
-from mmfusion_ros.inputs import Input
 from mmfusion_ros.memory import keep_image_memory
-from mmfusion_ros.messages import frame_from_message
 from mmfusion_ros.outputs import Outputs
-from mmfusion_ros.parameters import RAW, TABLE, Settings, declare, read
+from mmfusion_ros.parameters import TABLE, Settings, declare, read
 from mmfusion_ros.quality_of_service import publisher_qos
 from mmfusion_ros.ros_logging import RosLogHandler
-from mmfusion_ros.stock_filters import StockSynchronizer
+from mmfusion_ros.spinning import spin
 
 _DIAGNOSTICS_PERIOD_S = 1.0
 _POLL_PERIOD_S = 0.2
-_LOOK_S = 0.2  # how soon the events executor notices that ROS is down
 
 _Transition = Callable[["FusionNode", LifecycleState], TransitionCallbackReturn]
 
@@ -125,13 +120,10 @@ class FusionNode(LifecycleNode):
         self._loaded: _Loaded | None = None
         self._outputs: Outputs | None = None
         self._worker: FusionWorker | None = None
-        self._stock: StockSynchronizer | None = None
-        self._stock_sets = 0
-        self._inputs: list[Input] = []
+        self._cameras: Cameras | None = None
         self._tally = FrameTally()
         self._problem = ""
         self._unusable: dict[Modality, str] = {}
-        self._disagreements: dict[Modality, str | None] = {}
         self._dropped_before = 0
         self._loading: Future[_Loaded] | None = None
         self._clock_watch = ClockWatch(self, self._begin_anew)
@@ -260,32 +252,23 @@ class FusionNode(LifecycleNode):
             self.trigger_activate()
 
     def _start(self, loaded: _Loaded) -> None:
-        settings = self._settings
+        outputs = self._outputs
+        if outputs is None:
+            raise RuntimeError("activated without being configured")
         loaded.pipeline.reset()
-        loaded.pipeline.min_score = settings.min_score
+        loaded.pipeline.min_score = self._settings.min_score
         self._tally = FrameTally()
-        self._dropped_before = self._stock_sets = 0
-        modalities = tuple(m for m in Modality if m.value in loaded.artifact.inputs)
-        self._disagreements = dict.fromkeys(modalities)
+        self._dropped_before = 0
         self._worker = FusionWorker(
-            loaded.pipeline, settings.synchronizer_config(loaded.rig), self._deliver
+            loaded.pipeline, self._settings.synchronizer_config(loaded.rig), self._deliver
         )
-        if settings.synchronizer != "mmfusion":
-            self._stock = StockSynchronizer(settings, modalities, self._take_set)
-        for modality in modalities:
-            raw = settings.transport(modality) == RAW
-            self._subscribe(
-                Image if raw else CompressedImage,
-                settings.topic(modality),
-                functools.partial(self._receive, modality),
-            )
-            take_info = functools.partial(self._take_info, modality)
-            self._subscribe(CameraInfo, settings.info_topic(modality), take_info)
-
-    def _subscribe(self, message_type: type, topic: str, callback: Callable[[Any], None]) -> None:
-        reliability, optional = self._settings.input_reliability, message_type is CameraInfo
-        self._inputs.append(
-            Input(self, message_type, topic, reliability, callback, optional=optional)
+        self._cameras = Cameras(
+            self,
+            self._settings,
+            artifact=loaded.artifact,
+            rig=loaded.rig,
+            worker=self._worker,
+            take_rgb_info=outputs.take_rgb_info,
         )
 
     def _begin_anew(self) -> None:
@@ -294,10 +277,9 @@ class FusionNode(LifecycleNode):
             self._worker.forget()
 
     def _stop(self) -> None:
-        for entry in self._inputs:
-            entry.close()
-        self._inputs.clear()
-        self._stock = None
+        cameras, self._cameras = self._cameras, None
+        if cameras is not None:
+            cameras.close()
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.stop()
@@ -315,42 +297,6 @@ class FusionNode(LifecycleNode):
             loading.add_done_callback(_close_loaded)
 
     # Frames.
-
-    def _receive(self, modality: Modality, message: Image | CompressedImage) -> None:
-        if self._worker is None:
-            return
-        frame = frame_from_message(message, modality)
-        if self._stock is None:
-            self._worker.add(self._stamped(frame))
-        else:
-            self._stock.add(frame, message)
-
-    def _take_set(self, frames: FrameSet) -> None:
-        if self._worker is not None:
-            self._stock_sets += 1
-            self._worker.add_set(frames)
-
-    def _stamped(self, frame: Frame) -> Frame:
-        """Give a frame without a stamp the time it arrived at, as replay does."""
-        if frame.stamp_ns:
-            return frame
-        self.get_logger().warning(
-            f"{frame.modality} images carry no stamp and get the time they arrive at; let the "
-            "camera driver stamp them",
-            once=True,
-        )
-        return dataclasses.replace(frame, stamp_ns=self.get_clock().now().nanoseconds)
-
-    def _take_info(self, modality: Modality, message: CameraInfo) -> None:
-        outputs, loaded = self._outputs, self._loaded
-        if outputs is None or loaded is None:
-            return
-        told, known = disagreement(message, loaded.rig.cameras[modality]), self._disagreements
-        if told and told != known[modality]:
-            self.get_logger().warning(f"{modality} camera: {told}")
-        known[modality] = told
-        if modality is Modality.RGB:
-            outputs.rgb_info = message
 
     def _deliver(self, results: Results) -> None:
         worker, outputs, loaded = self._worker, self._outputs, self._loaded
@@ -373,8 +319,8 @@ class FusionNode(LifecycleNode):
     # Timers and parameters.
 
     def _poll_inputs(self) -> None:
-        for entry in self._inputs:
-            entry.poll()
+        if self._cameras is not None:
+            self._cameras.poll()
 
     def _publish_diagnostics(self) -> None:
         message = DiagnosticArray()
@@ -386,8 +332,8 @@ class FusionNode(LifecycleNode):
         self._diagnostics.publish(message)
 
     def _statuses(self) -> list[DiagnosticStatus]:
-        worker, loaded = self._worker, self._loaded
-        if worker is None or loaded is None:
+        worker, cameras, loaded = self._worker, self._cameras, self._loaded
+        if worker is None or cameras is None or loaded is None:
             state = "not configured" if loaded is None else "not active"
             return [
                 lifecycle_status(state, self._problem),
@@ -395,21 +341,20 @@ class FusionNode(LifecycleNode):
             ]
         newly_dropped = worker.sets_dropped - self._dropped_before
         self._dropped_before += newly_dropped
-        tallies = self._tally.take()
+        tallies, stock_sets = self._tally.take(), cameras.stock_sets
         return [
             engine_status(loaded.pipeline),
             synchronizer_status(
-                worker.statistics() if self._stock is None else self._stock_sets,
+                worker.statistics() if stock_sets is None else stock_sets,
                 self._dropped_before,
                 newly_dropped,
             ),
             *(
-                modality_status(modality, tallies[modality], all_needed=self._stock is not None)
-                for modality in Modality
-                if modality.value in loaded.artifact.inputs
+                modality_status(modality, tallies[modality], all_needed=stock_sets is not None)
+                for modality in cameras.modalities
             ),
-            inputs_status(entry.status for entry in self._inputs),
-            calibration_status(self._disagreements),
+            inputs_status(cameras.statuses),
+            calibration_status(cameras.disagreements),
             clock_status(self._clock_watch.state()),
         ]
 
@@ -434,32 +379,6 @@ class FusionNode(LifecycleNode):
         return read(self, {p.name: p.value for p in parameters if p.name in ours})
 
 
-def _spin(node: FusionNode) -> None:
-    """Run a node alone, by the executor that its parameter names.
-
-    Raises:
-        MmfusionError: if this distribution does not have that executor.
-    """
-    executor: Executor
-    if node.settings.executor == "events":
-        try:
-            from rclpy.experimental import EventsExecutor  # noqa: PLC0415 (newer than Jazzy)
-        except ImportError as error:
-            raise MmfusionError(
-                "parameter executor is 'events', which the rclpy of this distribution does not "
-                f"have ({error}); set it to single_threaded"
-            ) from error
-        executor = EventsExecutor()
-        executor.add_node(node)
-        # Not spin(): in rclpy 9.1 it runs in circles with the interpreter locked.
-        while rclpy.ok():
-            executor.spin_once(timeout_sec=_LOOK_S)
-    else:
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
-
-
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted.
 
@@ -472,7 +391,7 @@ def main(args: list[str] | None = None) -> int:
     node = None
     try:
         node = FusionNode()
-        _spin(node)
+        spin(node, node.settings.executor)
     except MmfusionError as error:
         rclpy.logging.get_logger("fusion_node").fatal(str(error))
         return 1

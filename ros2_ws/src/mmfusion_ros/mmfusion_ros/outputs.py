@@ -77,6 +77,10 @@ class Outputs:
             ),
         )
 
+    def take_rgb_info(self, info: CameraInfo) -> None:
+        """Take note of what the RGB camera says of itself."""
+        self.rgb_info = info
+
     def close(self) -> None:
         """Destroy the publishers."""
         for publisher in self._publishers.values():
