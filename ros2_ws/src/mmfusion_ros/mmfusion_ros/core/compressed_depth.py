@@ -105,19 +105,24 @@ def _decode_rvl(body: NDArray[np.uint8]) -> NDArray[np.uint16]:
 
 def _variable_length_numbers(body: NDArray[np.uint8]) -> NDArray[np.int64]:
     """All numbers of an RVL stream: three bits a nibble, low ones first, the fourth for more."""
-    words = body[: body.size // 4 * 4].view("<u4")
-    nibbles = (words[:, None] >> np.arange(28, -1, -4, dtype=np.uint32)).astype(np.int64) & 0xF
-    nibbles = nibbles.reshape(-1)
+    # Words of 32 bits, least byte first, are read from their highest nibble on.
+    ordered = body[: body.size // 4 * 4].view("<u4").astype(">u4").view(np.uint8)
+    nibbles = np.empty(2 * ordered.size, np.uint8)
+    nibbles[0::2], nibbles[1::2] = ordered >> 4, ordered & 0xF
     ends = np.flatnonzero(nibbles < 8)
     if not ends.size:
         return np.zeros(0, np.int64)
     starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > _LONGEST_NUMBER:
+    numbers = (nibbles[starts] & 7).astype(np.int64)
+    longer = np.flatnonzero(ends > starts)
+    for place in range(1, _LONGEST_NUMBER):
+        if not longer.size:
+            return numbers
+        numbers[longer] |= (nibbles[starts[longer] + place] & 7).astype(np.int64) << (3 * place)
+        longer = longer[ends[longer] > starts[longer] + place]
+    if longer.size:
         raise _damaged_rvl("a number of more than 30 bits")
-    nibbles = nibbles[: ends[-1] + 1]
-    place = np.arange(nibbles.size) - np.repeat(starts, lengths)
-    return np.asarray(np.add.reduceat((nibbles & 7) << (3 * place), starts), np.int64)
+    return numbers
 
 
 def _damaged_rvl(found: str) -> ImageError:
