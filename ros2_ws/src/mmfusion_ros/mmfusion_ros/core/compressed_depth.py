@@ -54,7 +54,7 @@ def decode_compressed_depth(data: NDArray[np.uint8], image_format: str) -> tuple
     pixels = _decode_rvl(body) if "rvl" in image_format.lower() else _decode_png(body)
     if encoding != "32FC1":
         return pixels, "16UC1"
-    _, a, b = _HEADER.unpack_from(data)
+    _, a, b = _HEADER.unpack_from(data.data)
     with np.errstate(divide="ignore", invalid="ignore"):
         metres = np.float32(a) / (pixels.astype(np.float32) - np.float32(b))
     return np.where(pixels == 0, np.float32("nan"), metres), "32FC1"
@@ -78,7 +78,7 @@ def _decode_png(body: NDArray[np.uint8]) -> NDArray[np.uint16]:
 def _decode_rvl(body: NDArray[np.uint8]) -> NDArray[np.uint16]:
     if body.size < _RVL_SIZE.size:
         raise _damaged_rvl(f"{body.size} bytes")
-    width, height = _RVL_SIZE.unpack_from(body)
+    width, height = _RVL_SIZE.unpack_from(body.data)
     if not 0 < width * height <= _MOST_PIXELS:
         raise _damaged_rvl(f"a size of {width}x{height}")
     numbers = _variable_length_numbers(body[_RVL_SIZE.size :])
@@ -105,19 +105,24 @@ def _decode_rvl(body: NDArray[np.uint8]) -> NDArray[np.uint16]:
 
 def _variable_length_numbers(body: NDArray[np.uint8]) -> NDArray[np.int64]:
     """All numbers of an RVL stream: three bits a nibble, low ones first, the fourth for more."""
-    words = body[: body.size // 4 * 4].view("<u4")
-    nibbles = (words[:, None] >> np.arange(28, -1, -4, dtype=np.uint32)).astype(np.int64) & 0xF
-    nibbles = nibbles.reshape(-1)
+    # Words of 32 bits, least byte first, are read from their highest nibble on.
+    ordered = body[: body.size // 4 * 4].view("<u4").astype(">u4").view(np.uint8)
+    nibbles = np.empty(2 * ordered.size, np.uint8)
+    nibbles[0::2], nibbles[1::2] = ordered >> 4, ordered & 0xF
     ends = np.flatnonzero(nibbles < 8)
     if not ends.size:
         return np.zeros(0, np.int64)
     starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > _LONGEST_NUMBER:
+    numbers = (nibbles[starts] & 7).astype(np.int64)
+    longer = np.flatnonzero(ends > starts)
+    for place in range(1, _LONGEST_NUMBER):
+        if not longer.size:
+            return numbers
+        numbers[longer] |= (nibbles[starts[longer] + place] & 7).astype(np.int64) << (3 * place)
+        longer = longer[ends[longer] > starts[longer] + place]
+    if longer.size:
         raise _damaged_rvl("a number of more than 30 bits")
-    nibbles = nibbles[: ends[-1] + 1]
-    place = np.arange(nibbles.size) - np.repeat(starts, lengths)
-    return np.asarray(np.add.reduceat((nibbles & 7) << (3 * place), starts), np.int64)
+    return numbers
 
 
 def _damaged_rvl(found: str) -> ImageError:

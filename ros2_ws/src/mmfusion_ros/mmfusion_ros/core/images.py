@@ -38,6 +38,11 @@ _JPEG_PADDING = 4096  # most bytes that are looked at behind the end of a JPEG
 _FINGERPRINT_SAMPLES = 4096
 
 
+def is_native(encoding: str) -> bool:
+    """Whether raw images of an encoding are read without help."""
+    return encoding in _LAYOUTS
+
+
 def view(image: SourceImage) -> NDArray[Any]:
     """A raw image as an array, without copying pixels.
 
@@ -54,7 +59,8 @@ def view(image: SourceImage) -> NDArray[Any]:
         kind, channels = _LAYOUTS[image.encoding]
     except KeyError:
         raise ImageError(
-            f"encoding {image.encoding!r} is not supported; expected one of {', '.join(_LAYOUTS)}"
+            f"encoding {image.encoding!r} is not supported; expected one of {', '.join(_LAYOUTS)} "
+            "(the node reads others where cv_bridge is installed, as on a full ROS 2)"
         ) from None
     dtype = np.dtype(f"{'>' if image.is_bigendian else '<'}{kind}")
     row = image.width * channels * dtype.itemsize
@@ -98,7 +104,10 @@ def to_encoding(image: SourceImage, encoding: str) -> NDArray[Any]:
     Raises:
         ImageError: if the image is damaged or cannot be expressed in ``encoding`` without loss.
     """
-    pixels, source = decode(image)
+    if image.convert is not None:
+        pixels, source = image.convert(encoding), encoding
+    else:
+        pixels, source = decode(image)
     if encoding == "rgb8":
         return np.ascontiguousarray(_to_rgb(pixels, source))
     if encoding == "32FC1":
