@@ -40,6 +40,9 @@ def ros1(path: Path) -> Path:
         ("2023-11-14T22:13:20Z", START, True),
         ("2023-11-14T22:13:20", START, True),
         ("2023-11-14 23:13:20.250+01:00", START + SECOND // 4, True),
+        ("2023-11-14T22:13:20.5Z", START + SECOND // 2, True),
+        ("2023-11-14T22:13:20.123456789", START + 123_456_789, True),
+        ("2023-11-15", 1_700_006_400 * SECOND, True),
     ],
 )
 def test_a_moment(text, nanoseconds, absolute):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
@@ -14,6 +14,7 @@ from mmfusion_ros.core.errors import BagError
 # Seconds since the epoch were that many in March 1973; no bag is three years long.
 _ABSOLUTE_FROM_S = 100_000_000
 _SECOND = 1_000_000_000
+_FRACTION = re.compile(r"(.*:\d\d)[.,](\d{1,9})(.*)")
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,11 @@ class TimeRange:
 
 
 def _date_ns(text: str) -> int:
+    # Python 3.10 knows neither Z nor all fractions, and no Python nanoseconds.
+    parts = _FRACTION.fullmatch(text)
+    plain, fraction, zone = parts.groups() if parts else (text, "", "")
     try:
-        date = datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1:] in {"Z", "z"} else text)
+        date = datetime.fromisoformat(f"{plain}{zone}".replace("Z", "+00:00"))
     except ValueError:
         raise ValueError(
             f"{text} is not a time; expected seconds from the bag's start, seconds since the "
@@ -110,8 +114,7 @@ def _date_ns(text: str) -> int:
         ) from None
     if date.tzinfo is None:
         date = date.replace(tzinfo=timezone.utc)
-    seconds = math.floor(date.timestamp())
-    return seconds * _SECOND + date.microsecond * 1000
+    return int(date.timestamp()) * _SECOND + int(fraction.ljust(9, "0"))
 
 
 def _shown(nanoseconds: int) -> str:
