@@ -113,7 +113,7 @@ def _variable_length_numbers(body: NDArray[np.uint8]) -> NDArray[np.int64]:
     if not ends.size:
         return np.zeros(0, np.int64)
     starts = np.concatenate([[0], ends[:-1] + 1])
-    numbers = (nibbles[starts] & 7).astype(np.int64)
+    numbers: NDArray[np.int64] = (nibbles[starts] & 7).astype(np.int64)
     longer = np.flatnonzero(ends > starts)
     for place in range(1, _LONGEST_NUMBER):
         if not longer.size:
