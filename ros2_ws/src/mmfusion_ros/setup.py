@@ -37,6 +37,7 @@ setup(
         "numpy>=1.26,<3",
         "onnxruntime>=1.18,<2",
         "opencv-python-headless>=4.8,<6",
+        "packaging>=22",
         "PyYAML>=6.0,<7",
         "rosbags>=0.10,<0.12",
         "tqdm>=4.65,<5",
@@ -46,6 +47,7 @@ setup(
         "console_scripts": [
             f"fusion_node = {PACKAGE}.fusion_node:main",
             f"camera_player = {PACKAGE}.camera_player:main",
+            f"doctor = {PACKAGE}.doctor:main",
             f"recorder = {PACKAGE}.recorder:main",
             f"replay = {PACKAGE}.replay:main",
         ],
