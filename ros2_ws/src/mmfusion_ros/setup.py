@@ -21,7 +21,7 @@ setup(
     maintainer_email="maintainers@mmfusion.example",
     python_requires=">=3.10",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed", "core/*.json", "templates/*"]},
+    package_data={PACKAGE: ["py.typed", "checks/*.json", "core/*.json", "templates/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (SHARE, ["package.xml"]),

@@ -60,9 +60,7 @@ def _read(path: Path) -> FastDdsProfile:
     }
     unknown = [name for name in named if name not in transports]
     if unknown:
-        raise _UnusableError(
-            f"its participant uses transport {unknown[0]!r}, which it does not define"
-        )
+        raise _UnusableError(f"its participant uses an undefined transport {unknown[0]!r}")
     uses_builtin = all(builtin)
     segment = DEFAULT_SEGMENT if uses_builtin else None
     udp = uses_builtin

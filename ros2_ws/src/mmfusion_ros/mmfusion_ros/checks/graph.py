@@ -16,7 +16,9 @@ from mmfusion_ros.checks.subject import Setup
 from mmfusion_ros.core.frames import Modality
 
 _NODE_NAME = "fusion_node"
-_DISCOVERY_S = 1.5
+# Fast DDS announces a participant every 3 s; mostly a tenth of this is enough.
+_DISCOVERY_S = 3.5
+_NAMED_DISCOVERY_S = 8.0
 _ANSWER_S = 2.0
 _DIAGNOSTICS_S = 2.2  # they come once a second
 _PARAMETERS = ("rgb_topic", "depth_topic", "thermal_topic", "use_sim_time", "artifact")
@@ -130,6 +132,7 @@ def _whole_graph(observer: Observer, setup: Setup, name: str | None) -> Iterator
     watches = {
         modality: TopicWatch(observer.node, topic, setup) for modality, topic in topics.items()
     }
+    observer.spin(_DISCOVERY_S, lambda: all(watch.publishers for watch in watches.values()))
     if name is None and not any(watch.publishers for watch in watches.values()):
         nobody = f"nobody publishes {', '.join(topics.values())}"
         yield skipped("graph.node", f"no fusion node runs here and {nobody}")
@@ -162,7 +165,7 @@ def _find_node(observer: Observer, wanted: str) -> str | None:
             return full if full in names else None
         return next((name for name in names if name.rpartition("/")[2] == _NODE_NAME), None)
 
-    name: str | None = observer.spin(_DISCOVERY_S, found)
+    name: str | None = observer.spin(_NAMED_DISCOVERY_S if wanted else _DISCOVERY_S, found)
     return name
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,9 @@ def main() -> int:
         from mmfusion_ros.dds_profile import apply_dds_profile  # noqa: PLC0415
 
         apply_dds_profile()
+    # Running programs need not get to know what leaves as soon as it is there.
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "OFF"
+    os.environ.pop("ROS_LOCALHOST_ONLY", None)
     import rclpy  # noqa: PLC0415
 
     missing = _missing_messages()

@@ -10,7 +10,6 @@ import sys
 import time
 from typing import Any
 
-_MATCH_TIMEOUT_S = 10.0
 _SETTLE_S = 0.3
 _LAST_ON_THEIR_WAY_S = 0.5
 
@@ -33,7 +32,8 @@ def main() -> int:
     node = rclpy.create_node("mmfusion_doctor_sender", enable_rosout=False)
     publishers = {phase: _publishers(node, task, phase) for phase in task["phases"]}
     found: dict[str, Any] = {"segment_bytes": segment_bytes(), "phases": {}}
-    if _matched([one for entries in publishers.values() for one, _ in entries]):
+    everyone = [publisher for entries in publishers.values() for publisher, _ in entries]
+    if _matched(everyone, task["patience_s"]):
         for phase, entries in publishers.items():
             found["phases"][phase] = _send(entries, task["rate"], task["frames"])
     node.destroy_node()
@@ -57,8 +57,8 @@ def _publishers(node: Any, task: dict[str, Any], phase: str) -> list[tuple[Any, 
     return entries
 
 
-def _matched(publishers: list[Any]) -> bool:
-    deadline = time.monotonic() + _MATCH_TIMEOUT_S
+def _matched(publishers: list[Any], patience_s: float) -> bool:
+    deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         if all(publisher.get_subscription_count() for publisher in publishers):
             time.sleep(_SETTLE_S)

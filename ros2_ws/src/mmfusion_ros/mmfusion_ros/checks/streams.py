@@ -13,6 +13,7 @@ from mmfusion_ros.checks.ros import NO_ROS, OUR_PROFILE_COMMAND, ros_here, user_
 from mmfusion_ros.checks.subject import Setup, megabytes
 
 _MARGIN_S = 30.0
+_PATIENCE_S = 10.0  # for two processes to find each other
 _SOME_LOST, _MANY_LOST = 0.01, 0.2
 _TOO_SLOW = 0.9  # of the rate that was asked for
 _NAMES = ("streams.best_effort", "streams.reliable", "streams.without_profile")
@@ -48,6 +49,7 @@ def _measure(setup: Setup, profile: str, names: dict[str, str]) -> Iterator[Find
         "phases": list(names),
         "rate": setup.rate,
         "frames": max(1, round(setup.rate * setup.seconds)),
+        "patience_s": _PATIENCE_S,
         "our_profile": profile == "profile",
         "cameras": [
             {
@@ -90,7 +92,7 @@ def _unmatched(name: str) -> Finding:
         name,
         Level.ERROR,
         "two processes of this machine do not find each other",
-        "discovery within 10 s",
+        f"discovery within {_PATIENCE_S:g} s",
         "let multicast through on the interface (ip link set lo multicast on; firewall: UDP ports "
         "7400 and up), or set ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST; see dds.discovery",
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from mmfusion_ros.checks.clock import ClockPair, judge_jump
 from mmfusion_ros.checks.finding import Finding, Level
 from mmfusion_ros.checks.subject import Setup
 
@@ -52,25 +53,35 @@ CHECKS = (
 
 def run(checks: Sequence[Check], setup: Setup) -> list[Finding]:
     """Run every check; one that fails itself is an error and stops none of the others."""
-    from tqdm import tqdm  # noqa: PLC0415 (--help is quick)
-
-    from mmfusion_ros.checks.clock import ClockPair, judge_jump  # noqa: PLC0415
-
     before = ClockPair.read()
     findings: list[Finding] = []
+    for check in _with_progress(checks):
+        try:
+            findings.extend(check.load()(setup))
+        except ImportError as error:
+            advice = "install what is missing: scripts/setup.sh robot"
+            findings.append(_failed(check, f"cannot run: {error}", advice))
+        except Exception as error:  # noqa: BLE001 (whatever it is, the others go on)
+            advice = "report it with what stands here"
+            findings.append(
+                _failed(check, f"failed itself: {type(error).__name__}: {error}", advice)
+            )
+    findings.append(judge_jump(before, ClockPair.read()))
+    return findings
+
+
+def _failed(check: Check, problem: str, advice: str) -> Finding:
+    return Finding(check.name, Level.ERROR, f"this check {problem}", "", advice)
+
+
+def _with_progress(checks: Sequence[Check]) -> Iterator[Check]:
+    """The checks in turn; on a terminal with a bar that tells which one runs."""
+    try:
+        from tqdm import tqdm  # noqa: PLC0415 (--help is quick, and it may be what is missing)
+    except ImportError:
+        yield from checks
+        return
     with tqdm(checks, leave=False, disable=None, bar_format="{desc} {bar:20}") as progress:
         for check in progress:
             progress.set_description(check.title)
-            try:
-                findings.extend(check.load()(setup))
-            except Exception as error:  # noqa: BLE001 (whatever it is, the others go on)
-                findings.append(
-                    Finding(
-                        check.name,
-                        Level.ERROR,
-                        f"the check itself failed: {type(error).__name__}: {error}",
-                        advice="report it with what stands here",
-                    )
-                )
-    findings.append(judge_jump(before, ClockPair.read()))
-    return findings
+            yield check
