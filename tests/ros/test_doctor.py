@@ -41,7 +41,7 @@ def checks(monkeypatch):
 
 
 @pytest.mark.ros
-def test_a_quick_run_of_everything_fits_the_schema(tmp_path, capsys):
+def test_a_quick_run_of_everything_fits_the_schema(tmp_path, capsys, repo_root):
     pytest.importorskip("rclpy", reason="ROS 2 is not installed")
     artifact, rig = write_artifact(tmp_path / "small"), write_rig(tmp_path / "rig.yaml")
     status = doctor.main(["--quick", "--json", "--artifact", str(artifact), "--rig", str(rig)])
@@ -51,6 +51,8 @@ def test_a_quick_run_of_everything_fits_the_schema(tmp_path, capsys):
     found = {entry["check"]: entry["level"] for entry in report["findings"]}
     assert found["artifact"] == found["rig"] == found["ros.installation"] == "ok"
     assert sum(report["counts"].values()) == len(report["findings"])
+    documented = (repo_root / "docs" / "doctor.md").read_text()
+    assert not [name for name in found if f"| `{name}` |" not in documented]
     # Each part of it has said something.
     names = {check.name for check in CHECKS}
     assert not [n for n in names if not any(c == n or c.startswith(f"{n}.") for c in found)]

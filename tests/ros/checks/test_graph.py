@@ -102,13 +102,13 @@ def rig(tmp_path_factory):
 
 @pytest.fixture
 def appeared(observer):
-    """Wait for a node to answer; return its full name."""
+    """Wait for a node to be in a state; return its full name."""
 
-    def wait(name="fusion_node"):
+    def wait(name="fusion_node", state="active"):
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             found = graph._find_node(observer, name)
-            if found and graph._ask(observer, found).lifecycle in {"active", "unconfigured"}:
+            if found and graph._ask(observer, found).lifecycle == state:
                 return found
         raise AssertionError("the node does not appear")
 
@@ -159,10 +159,15 @@ def test_a_node_at_work_is_fine(artifact, rig, tmp_path, appeared):
 
 
 def test_a_node_in_a_namespace_with_topics_of_its_own(artifact, rig, tmp_path, check, appeared):
-    parameters = {**PATIENT, "rgb_topic": "front/image", "depth_topic": "/depth/image"}
+    parameters = {
+        **PATIENT,
+        "rgb_topic": "front/image",
+        "rgb_transport": "compressed",
+        "depth_topic": "/depth/image",
+    }
     with node_process(artifact, rig, tmp_path / "log", namespace="/robot", **parameters):
         found = check(appeared("/robot/fusion_node"))
-    assert "/robot/front/image" in found["graph.rgb"].found
+    assert "/robot/front/image/compressed" in found["graph.rgb"].found
     assert "/depth/image" in found["graph.depth"].found
     assert "/robot/thermal/image" in found["graph.thermal"].found
     assert found["graph.diagnostics"].level == "error"  # no RGB frames
@@ -171,7 +176,7 @@ def test_a_node_in_a_namespace_with_topics_of_its_own(artifact, rig, tmp_path, c
 
 def test_a_node_that_cannot_be_configured_says_why(rig, tmp_path, check, appeared):
     with node_process(tmp_path / "nothing", rig, tmp_path / "log"):
-        found = check(appeared())
+        found = check(appeared(state="unconfigured"))
     assert found["graph.node"].level == "warning"
     assert "unconfigured" in found["graph.node"].found
     assert found["graph.diagnostics"].level == "error"
@@ -231,8 +236,7 @@ def test_a_slow_camera_is_a_note(check):
     assert found["graph.rgb"].level == "note"
 
 
-def test_what_publishers_offer_is_told_and_heard(check, monkeypatch):
-    monkeypatch.setattr(graph, "_DISCOVERY_S", 1.0)
+def test_what_publishers_offer_is_told_and_heard(check):
     qos = QoSProfile(
         depth=5,
         reliability=ReliabilityPolicy.BEST_EFFORT,

@@ -21,7 +21,11 @@ _DISCOVERY_S = 3.5
 _NAMED_DISCOVERY_S = 8.0
 _ANSWER_S = 2.0
 _DIAGNOSTICS_S = 2.2  # they come once a second
-_PARAMETERS = ("rgb_topic", "depth_topic", "thermal_topic", "use_sim_time", "artifact")
+_PARAMETERS = (
+    *(f"{modality.value}_{what}" for modality in Modality for what in ("topic", "transport")),
+    "use_sim_time",
+    "artifact",
+)
 # Of diagnostic_msgs/DiagnosticStatus.
 _LEVELS = {0: Level.OK, 1: Level.WARNING, 2: Level.ERROR, 3: Level.WARNING}
 
@@ -205,16 +209,18 @@ def _ask(observer: Observer, name: str) -> FusionNodeState:
 
 
 def _topics(setup: Setup, state: FusionNodeState | None) -> dict[Modality, str]:
-    from mmfusion_ros.parameters import Settings  # noqa: PLC0415
+    from mmfusion_ros.parameters import RAW, Settings  # noqa: PLC0415
 
+    parameters = {} if state is None else state.parameters
     defaults = Settings()
     topics = {}
     for camera in setup.cameras:
         modality = camera.modality
         topic = setup.topics.get(modality, "")
-        if not topic and state is not None:
-            topic = state.parameters.get(f"{modality}_topic", "")
-        topic = topic or defaults.topic(modality)
+        if not topic:
+            topic = parameters.get(f"{modality}_topic") or defaults.topic(modality)
+            transport = parameters.get(f"{modality}_transport") or RAW
+            topic = topic if transport == RAW else f"{topic}/{transport}"
         topics[modality] = f"/{topic.lstrip('/')}" if state is None else state.resolved(topic)
     return topics
 

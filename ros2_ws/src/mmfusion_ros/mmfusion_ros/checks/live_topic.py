@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -224,6 +225,10 @@ def _wrong_kind(watch: TopicWatch, setup: Setup, camera: CameraStream) -> _Fault
             "set the driver to that size, or export an artifact for this one (docs/export.md)",
         )
     accepted = _ACCEPTED[camera.encoding]
+    # The node hands on to cv_bridge, where that is installed, what it does not know itself.
+    foreign = watch.encoding not in set().union(*_ACCEPTED.values())
+    if foreign and importlib.util.find_spec("cv_bridge") is not None:
+        return None
     if watch.encoding not in accepted:
         return _Fault(
             Level.ERROR,
@@ -268,7 +273,7 @@ def _too_few(watch: TopicWatch, setup: Setup, rate: float, missing: int) -> _Fau
             Level.NOTE,
             f"slower than {setup.rate:g} Hz",
             f"{setup.rate:g} Hz, as --rate says",
-            "pass the camera's own --rate; a slow camera needs window_ms of half its period to "
-            "serve every RGB frame",
+            "pass the camera's own --rate; a depth or thermal camera slower than the RGB one "
+            "serves every RGB frame with window_ms of half its period",
         )
     return None

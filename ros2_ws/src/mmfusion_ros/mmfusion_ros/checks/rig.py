@@ -124,7 +124,14 @@ def _homography(rig: Rig) -> Iterator[Finding]:
         )
         return
     corners = scaled @ np.array([[0, 1, 1, 0], [0, 0, 1, 1], [1, 1, 1, 1]], float)
-    if not (np.all(corners[2] > 0) or np.all(corners[2] < 0)):
+    if np.all(corners[2] < 0):
+        yield _implausible(
+            Level.ERROR,
+            "thermal_from_rgb has the sign that puts the whole picture behind the camera",
+            "the same nine numbers times -1, or divided by the last of them",
+        )
+        return
+    if not np.all(corners[2] > 0):
         yield _implausible(
             Level.ERROR,
             "thermal_from_rgb has the horizon inside the RGB picture",
