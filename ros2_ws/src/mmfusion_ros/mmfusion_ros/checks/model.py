@@ -106,7 +106,7 @@ def _speed(setup: Setup, artifact: Artifact, engine: Engine) -> Finding:
         )
     p50, p95 = (float(np.percentile(times, share)) for share in (50, 95))
     period = 1000 / setup.rate
-    found = f"{p50:.0f} ms a frame, one in twenty above {p95:.0f} ms ({len(times)} runs)"
+    found = f"{p50:.0f} ms a frame, one in twenty above {p95:.0f} ms (measured {len(times)} times)"
     expected = f"less than the frame period, {period:.0f} ms at {setup.rate:g} Hz"
     values = {"p50_ms": round(p50, 2), "p95_ms": round(p95, 2), "period_ms": round(period, 2)}
     advice = (
