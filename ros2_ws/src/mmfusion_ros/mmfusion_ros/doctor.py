@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="less than 3 s: no streams, no timing of the engine; of a live graph only the "
+        help="two or three seconds: no streams, no timing of the engine; of a live graph only the "
         "diagnostics of --node",
     )
     parser.add_argument("--strict", action="store_true", help="fail on warnings too")
