@@ -21,7 +21,7 @@ setup(
     maintainer_email="maintainers@mmfusion.example",
     python_requires=">=3.10",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed", "core/*.json", "templates/*"]},
+    package_data={PACKAGE: ["py.typed", "checks/*.json", "core/*.json", "templates/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (SHARE, ["package.xml"]),
@@ -37,6 +37,7 @@ setup(
         "numpy>=1.26,<3",
         "onnxruntime>=1.18,<2",
         "opencv-python-headless>=4.8,<6",
+        "packaging>=22",
         "PyYAML>=6.0,<7",
         "rosbags>=0.10,<0.12",
         "tqdm>=4.65,<5",
@@ -50,6 +51,7 @@ setup(
         "console_scripts": [
             f"fusion_node = {PACKAGE}.fusion_node:main",
             f"camera_player = {PACKAGE}.camera_player:main",
+            f"doctor = {PACKAGE}.doctor:main",
             f"recorder = {PACKAGE}.recorder:main",
             f"replay = {PACKAGE}.replay:main",
         ],

@@ -1,0 +1,124 @@
+"""What is said of the artifact and its engine."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from artifacts import write_artifact, write_rig
+from finders import by_check, is_helpful, levels
+
+from mmfusion_ros.checks import model
+from mmfusion_ros.checks.model import check_artifact, check_engine
+from mmfusion_ros.checks.subject import Setup
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    return write_artifact(tmp_path / "small")
+
+
+def check(artifact, **options):
+    setup = Setup(artifact=artifact, **options)
+    return by_check([*check_artifact(setup), *check_engine(setup)])
+
+
+def test_none_given_is_left_out():
+    assert set(levels(check(None).values()).values()) == {"skipped"}
+
+
+def test_a_good_one_is_told_and_timed(artifact):
+    found = check(artifact, rate=0.1)
+    assert set(levels(found.values()).values()) == {"ok"}
+    assert "small, digest verified, takes rgb 64x48 rgb8" in found["artifact"].found
+    assert found["artifact"].values["sizes"]["thermal"] == [48, 64]
+    assert found["engine.backend"].values["backend"] == "onnxruntime"
+    assert "the only backend" in found["engine.backend"].found
+    assert 0 < found["engine.speed"].values["p50_ms"] <= found["engine.speed"].values["p95_ms"]
+
+
+def test_quick_opens_but_does_not_time(artifact):
+    found = levels(check(artifact, quick=True).values())
+    assert found == {"artifact": "ok", "engine.backend": "ok", "engine.speed": "skipped"}
+
+
+def test_slower_than_the_cameras_is_a_warning(artifact):
+    finding = check(artifact, rate=1e6)["engine.speed"]
+    assert finding.level == "warning"
+    assert is_helpful(finding)
+
+
+def damaged_graph(folder):
+    graph = folder / "graph.onnx"
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 1
+    graph.write_bytes(content)
+
+
+def other_manifest(**changes):
+    def change(folder):
+        path = folder / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (damaged_graph, "is not the graph its manifest describes"),
+        (lambda folder: (folder / "graph.onnx").unlink(), "graph.onnx is missing"),
+        (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "not valid JSON"),
+        (lambda folder: (folder / "manifest.json").write_text(""), "not valid JSON"),
+        (other_manifest(schema_version=99), "too new"),
+        (other_manifest(outputs=[]), "manifest.json"),
+    ],
+)
+def test_broken_ones_are_an_error_and_the_engine_is_left_out(artifact, damage, words):
+    damage(artifact)
+    found = check(artifact)
+    assert words in found["artifact"].found
+    assert is_helpful(found["artifact"])
+    assert levels(found.values()) == {
+        "artifact": "error",
+        "engine.backend": "skipped",
+        "engine.speed": "skipped",
+    }
+
+
+def test_a_file_is_no_artifact(artifact):
+    assert check(artifact / "graph.onnx")["artifact"].level == "error"
+
+
+def test_an_unknown_backend_is_an_error(artifact):
+    found = check(artifact, backend="abacus")
+    assert found["engine.backend"].level == "error"
+    assert "abacus" in found["engine.backend"].found
+    assert found["engine.speed"].level == "skipped"
+
+
+def test_a_graph_that_fails_is_an_error(tmp_path):
+    found = check(write_artifact(tmp_path / "failing", fails_from=0))
+    assert found["engine.backend"].level == "ok"
+    assert found["engine.speed"].level == "error"
+
+
+def test_the_reasons_are_heard_only_while_the_engine_opens(artifact, caplog):
+    logger = model.logging.getLogger("mmfusion_ros.core.engines")
+    handlers, level = list(logger.handlers), logger.level
+    check(artifact, quick=True)
+    assert (logger.handlers, logger.level) == (handlers, level)
+
+
+@pytest.mark.parametrize("with_rig", [True, False])
+def test_a_graph_that_takes_a_rig_gets_one(artifact, tmp_path, with_rig):
+    path = artifact / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["rig_packing"] = [f"thermal_from_rgb_h{n // 3}{n % 3}" for n in range(9)]
+    manifest["inputs"].append({"name": "rig", "dtype": "float32", "shape": [9], "meaning": "h"})
+    path.write_text(json.dumps(manifest))
+    rig = write_rig(tmp_path / "rig.yaml") if with_rig else None
+    setup = Setup(artifact=artifact, rig=rig)
+    packed = model._pictures(setup.opened_artifact, setup)["rig"]
+    assert packed.tolist() == [1, 0, 0, 0, 1, 0, 0, 0, 1]
