@@ -81,7 +81,8 @@ STATUS = Topic(
 DIAGNOSTICS = Topic(
     "/diagnostics",
     "diagnostic_msgs/msg/DiagnosticArray",
-    "once a second: engine, synchroniser, each camera, quality of service of the inputs",
+    "once a second: engine, synchroniser, each camera, who publishes the inputs and is not heard, "
+    "camera_info against the rig file, clock",
 )
 # For each frame, in the node's namespace.
 PER_FRAME = (
