@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import shutil
 import signal
 import sys
 import threading
@@ -206,8 +207,17 @@ def _record(node: Node, options: argparse.Namespace, stop: threading.Event) -> N
                 next_look = time.monotonic() + _LOOK_S
                 for topic in recorder.look():
                     _say(f"recording {topic}")
+        ended = time.monotonic()
+        while (left_s := ended + _LOOK_S - time.monotonic()) > 0:
+            executor.spin_once(timeout_sec=left_s)  # what has come already belongs to it
     for topic, count in recorder.counts.items():
         _say(f"{count} messages of {topic}")
+    if not recorder.counts.total():
+        shutil.rmtree(options.out, ignore_errors=True)  # made above, and nothing is in it
+        raise MmfusionError(
+            f"nothing was recorded, so there is no bag at {options.out}; is somebody publishing "
+            "(same ROS_DOMAIN_ID?), and do the topics have these names?"
+        )
     _say(f"wrote {options.out}")
 
 
