@@ -196,6 +196,7 @@ def test_a_signal_during_a_pause_ends_it(peer, recording, number):
         output = finished(peer, process)
     assert process.returncode == 0, output
     assert "Traceback" not in output
+    assert "sent 1 rgb, " in output
     assert len(received["rgb/image"]) == 1
 
 
@@ -308,6 +309,7 @@ def test_faults_of_all_sorts(peer, recording):
     with player(recording, *(f"--fault={fault}" for fault in faults)) as process:
         output = finished(peer, process)
     assert process.returncode == 0, output
+    assert f"sent {COUNT} rgb, 0 depth, {COUNT // 2} thermal" in output
     assert not received["depth/image"]
     assert {len(message.data) for message in received["thermal/image"]} == {4 * 6}
     stamps = [stamp_ns(message.header) for message in received["rgb/image"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
@@ -94,6 +95,12 @@ class CameraPlayer(Node):
         # Of this machine's steady and wall clocks, where the recording's first RGB picture is.
         self._start_ns = self._wall_start_ns = 0
         self._round_ns = 0
+        self._sent: Counter[Modality] = Counter(dict.fromkeys(playback.modalities, 0))
+
+    @property
+    def sent(self) -> str:
+        """How many images of each camera were sent so far, for people."""
+        return ", ".join(f"{count} {modality}" for modality, count in self._sent.items())
 
     def wait_for_listeners(self, listeners: int, timeout_s: float) -> None:
         """Return once every image topic has enough subscribers, or the RGB one has and time is up.
@@ -144,6 +151,7 @@ class CameraPlayer(Node):
         set_stamp(header, max(0, stamp_ns))  # ROS knows no time before
         self._images[picture.modality].publish(_message(image, header))
         self._infos[picture.modality].publish(self._info(picture, header))
+        self._sent[picture.modality] += 1
 
     def _publish_clock(self) -> None:
         if self._time is None:
@@ -262,7 +270,8 @@ def main(args: list[str] | None = None) -> int:
     apply_dds_profile()
     keep_image_memory()
     rclpy.init(args=arguments)
-    images = None
+    player = images = None
+    ros_log = rclpy.logging.get_logger("camera_player")
     try:
         sizes = {
             Modality.RGB: options.size,
@@ -292,9 +301,11 @@ def main(args: list[str] | None = None) -> int:
             return 0  # a signal took ROS away from under whatever was being done with it
         if not isinstance(error, (MmfusionError, OSError)):
             raise
-        rclpy.logging.get_logger("camera_player").error(str(error))
+        ros_log.error(str(error))
         return 1
     finally:
+        if player is not None:
+            ros_log.info(f"sent {player.sent}")
         if images is not None:
             images.close()
         rclpy.try_shutdown()

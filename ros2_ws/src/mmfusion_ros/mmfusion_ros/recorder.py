@@ -197,7 +197,7 @@ def _record(node: Node, options: argparse.Namespace, stop: threading.Event) -> N
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     with Recorder(node, options.out, options.topics) as recorder:
-        recorder.look()
+        _look(recorder)
         if recorder.missing:
             _say(f"waiting for {', '.join(recorder.missing)}: nobody publishes there yet")
         started = next_look = time.monotonic()
@@ -205,8 +205,7 @@ def _record(node: Node, options: argparse.Namespace, stop: threading.Event) -> N
             executor.spin_once(timeout_sec=_LOOK_S)
             if recorder.missing and time.monotonic() >= next_look:
                 next_look = time.monotonic() + _LOOK_S
-                for topic in recorder.look():
-                    _say(f"recording {topic}")
+                _look(recorder)
         ended = time.monotonic()
         while (left_s := ended + _LOOK_S - time.monotonic()) > 0:
             executor.spin_once(timeout_sec=left_s)  # what has come already belongs to it
@@ -219,6 +218,11 @@ def _record(node: Node, options: argparse.Namespace, stop: threading.Event) -> N
             "(same ROS_DOMAIN_ID?), and do the topics have these names?"
         )
     _say(f"wrote {options.out}")
+
+
+def _look(recorder: Recorder) -> None:
+    for topic in recorder.look():
+        _say(f"recording {topic}")
 
 
 def _over(recorder: Recorder, options: argparse.Namespace, started: float) -> bool:
