@@ -150,8 +150,8 @@ class CameraPlayer(Node):
         header = Header(frame_id=f"{picture.modality}_optical_frame")
         set_stamp(header, max(0, stamp_ns))  # ROS knows no time before
         self._images[picture.modality].publish(_message(image, header))
+        self._sent[picture.modality] += 1  # now: a signal may end ROS before the next line
         self._infos[picture.modality].publish(self._info(picture, header))
-        self._sent[picture.modality] += 1
 
     def _publish_clock(self) -> None:
         if self._time is None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +33,7 @@ from mmfusion_ros.core.recorded_camera import RecordedCamera, recorded_cameras
 CACHE_BYTES = 512 << 20
 _FIRST_NS = 1_000_000_000  # where a recording has no stamps; in ROS a stamp of zero is none
 _RATE_SAMPLE = 100  # RGB frames that tell the rate of a bag
+_READERS = min(4, os.cpu_count() or 1)  # files decoded at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,14 +189,30 @@ class _FolderPlayback:
 
     def pictures(self) -> Iterator[Picture]:
         """See `Playback.pictures`."""
+        reading: deque[tuple[int, Modality, Future[tuple[NDArray[Any], str]]]] = deque()
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool:
+            for due_ns, modality, path in self._files():
+                if len(reading) > _READERS:
+                    yield self._picture(*reading.popleft())
+                size = self._sizes.get(modality)
+                future = pool.submit(read_shot_image, path, modality, size)
+                reading.append((due_ns, modality, future))
+            while reading:
+                yield self._picture(*reading.popleft())
+
+    def _files(self) -> Iterator[tuple[int, Modality, Path]]:
+        """When each picture falls due, its camera, its file."""
         for index, shot in enumerate(self._shots):
             offsets = {m: shot.stamps_ns[m] - shot.stamps_ns[Modality.RGB] for m in shot.paths}
             for modality in sorted(offsets, key=lambda m: offsets[m]):
                 if modality in self.modalities:
-                    path = shot.paths[modality]
-                    pixels, encoding = read_shot_image(path, modality, self._sizes.get(modality))
                     due_ns = index * self.period_ns + offsets[modality]
-                    yield Picture(due_ns, self.start_ns + due_ns, modality, pixels, encoding)
+                    yield due_ns, modality, shot.paths[modality]
+
+    def _picture(
+        self, due_ns: int, modality: Modality, reading: Future[tuple[NDArray[Any], str]]
+    ) -> Picture:
+        return Picture(due_ns, self.start_ns + due_ns, modality, *reading.result())
 
 
 class _BagPlayback:
