@@ -245,9 +245,9 @@ def node_process(
 
 
 @contextlib.contextmanager
-def spinning(node: Any) -> Iterator[None]:
+def spinning(node: Any, executor: SingleThreadedExecutor | None = None) -> Iterator[None]:
     """Spin a node of another context on a thread."""
-    executor = SingleThreadedExecutor(context=node.context)
+    executor = executor or SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
     stop = threading.Event()
 

@@ -166,7 +166,7 @@ def test_the_synchroniser_counts_and_warns_of_new_drops_only():
 HEARD = InputStatus("/rgb/image", 1, "reliable", ())
 SILENT = InputStatus("/thermal/image", 0, "", ())
 OPTIONAL = InputStatus("/rgb/camera_info", 0, "", (), optional=True)
-UNHEARD = InputStatus("/depth/image", 1, "reliable", ("/driver",))
+UNHEARD = InputStatus("/depth/image", 1, "reliable", ("/driver is not heard",))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ UNHEARD = InputStatus("/depth/image", 1, "reliable", ("/driver",))
     [
         ([HEARD, OPTIONAL], OK, "all topics are published"),
         ([HEARD, SILENT, OPTIONAL], WARN, "nobody publishes /thermal/image"),
-        ([HEARD, SILENT, UNHEARD], ERROR, "/driver does not offer reliable on /depth/image"),
+        ([HEARD, SILENT, UNHEARD], ERROR, "/driver is not heard"),
     ],
 )
 def test_inputs(inputs, level, text):

@@ -286,10 +286,12 @@ def test_an_incompatible_publisher_is_reported(artifact, rig, alone, tmp_path):
         alone.diagnosed(
             "inputs",
             DiagnosticStatus.ERROR,
-            "/alone/peer does not offer reliable on /alone/rgb/image",
+            "/alone/peer is not heard on /alone/rgb/image, as it does not offer what is asked of "
+            "it (Best effort publisher and reliable subscription); set "
+            "qos_overrides./alone/rgb/image.subscription.*",
         )
         alone.until(
-            lambda: "does not offer reliable images" in (tmp_path / "log").read_text(),
+            lambda: "set qos_overrides./alone/rgb/image" in (tmp_path / "log").read_text(),
             "the warning in the log",
         )
 

@@ -36,7 +36,13 @@ class Node:
         self.sent: dict[str, list] = {}
         self.errors: list[str] = []
 
-    def create_lifecycle_publisher(self, _type, name, _qos):
+    def declare_parameter(self, _name, default, _descriptor):
+        return SimpleNamespace(value=default)
+
+    def resolve_topic_name(self, name):
+        return name.replace("~", "/node")
+
+    def create_lifecycle_publisher(self, _type, name, _qos, **_options):
         sent = self.sent.setdefault(name, [])
         return SimpleNamespace(publish=sent.append, get_subscription_count=lambda: 1)
 

@@ -66,7 +66,7 @@ def test_time_offsets_come_from_the_rig(repo_root):
     ],
 )
 def test_camera_info_lies_beside_the_images(image, info):
-    assert Settings(rgb_topic=image).rgb_info_topic == info
+    assert Settings(rgb_topic=image).info_topic(Modality.RGB) == info
 
 
 def test_markdown_has_a_row_for_each_parameter_and_needs_no_ros():

@@ -10,11 +10,16 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from mmfusion_ros.clock_watch import CLOCK_TOPIC, ClockState
 from mmfusion_ros.core.frames import Absence, Modality
 from mmfusion_ros.core.guarded_pipeline import EngineState, GuardedPipeline
 from mmfusion_ros.core.results import Results
 from mmfusion_ros.core.synchronizer import SynchronizerStatistics
 from mmfusion_ros.inputs import InputStatus
+
+# Further off, stamps are of another clock: no camera and no engine takes that long.
+_PAST_S = 5.0
+_FUTURE_S = 0.5
 
 
 @dataclass
@@ -100,16 +105,27 @@ def engine_status(guarded: GuardedPipeline) -> DiagnosticStatus:
 
 
 def synchronizer_status(
-    statistics: SynchronizerStatistics, sets_dropped: int, newly_dropped: int
+    statistics: SynchronizerStatistics | int, sets_dropped: int, newly_dropped: int
 ) -> DiagnosticStatus:
     """The synchroniser's counts.
 
     Args:
-        statistics: of the synchroniser.
+        statistics: of the synchroniser; of a stock one, how many sets it gave.
         sets_dropped: sets a newer one replaced, since activation.
         newly_dropped: of these, in the last period: a warning.
     """
-    values: dict[str, Any] = {"sets": statistics.emitted, "sets_dropped": sets_dropped}
+    sets = statistics if isinstance(statistics, int) else statistics.emitted
+    values: dict[str, Any] = {"sets": sets, "sets_dropped": sets_dropped}
+    if isinstance(statistics, SynchronizerStatistics):
+        values.update(_counts(statistics))
+    if newly_dropped:
+        message = f"{newly_dropped} sets dropped: frames come faster than the engine runs"
+        return _status("synchronizer", DiagnosticStatus.WARN, message, values)
+    return _status("synchronizer", DiagnosticStatus.OK, f"{sets} sets", values)
+
+
+def _counts(statistics: SynchronizerStatistics) -> Mapping[str, int]:
+    values: dict[str, int] = {}
     for modality in Modality:
         values[f"{modality}_received"] = statistics.received[modality]
         for reason, count in statistics.dropped[modality].items():
@@ -120,21 +136,27 @@ def synchronizer_status(
             if count:
                 values[f"{modality}_{absence}"] = count
     values["time_jumps"] = statistics.time_jumps
-    if newly_dropped:
-        message = f"{newly_dropped} sets dropped: frames come faster than the engine runs"
-        return _status("synchronizer", DiagnosticStatus.WARN, message, values)
-    return _status("synchronizer", DiagnosticStatus.OK, f"{statistics.emitted} sets", values)
+    return values
 
 
-def modality_status(modality: Modality, tally: ModalityTally) -> DiagnosticStatus:
+def modality_status(
+    modality: Modality, tally: ModalityTally, *, all_needed: bool = False
+) -> DiagnosticStatus:
     """One camera's part in the last period.
 
     An image that cannot be used needs somebody's attention: an error. A frame that is missing is
     a warning: thermal cameras pause for calibration, and the graph can do without.
+
+    Args:
+        modality: the camera.
+        tally: what became of its frames.
+        all_needed: whether there is no set without a frame of every camera.
     """
     name, missing = f"{modality} camera", tally.missing.total()
     if not tally.used and not missing:
         message = "no RGB frames" if modality is Modality.RGB else "no RGB frame to join"
+        if all_needed:
+            message = "no sets: the synchroniser waits for images of every camera that match"
         level = DiagnosticStatus.ERROR if modality is Modality.RGB else DiagnosticStatus.STALE
         return _status(name, level, message)
     values: dict[str, Any] = {"used": tally.used}
@@ -162,18 +184,60 @@ def inputs_status(inputs: Iterable[InputStatus]) -> DiagnosticStatus:
         entry.topic: f"{entry.publishers} publishers, {entry.reliability or 'not subscribed'}"
         for entry in statuses
     }
-    unheard = [
-        f"{node} does not offer {entry.reliability} on {entry.topic}"
-        for entry in statuses
-        for node in entry.incompatible
-    ]
+    unheard = [reason for entry in statuses for reason in entry.unheard]
     if unheard:
         return _status("inputs", DiagnosticStatus.ERROR, "; ".join(unheard), values)
-    silent = [entry.topic for entry in statuses if not (entry.publishers or entry.optional)]
+    silent = [entry for entry in statuses if not (entry.publishers or entry.optional)]
     if silent:
-        message = f"nobody publishes {', '.join(silent)}"
-        return _status("inputs", DiagnosticStatus.WARN, message, values)
+        message = f"nobody publishes {', '.join(entry.topic for entry in silent)}"
+        hints = [f"; {entry.hint}" for entry in silent if entry.hint]
+        return _status("inputs", DiagnosticStatus.WARN, message + "".join(hints), values)
     return _status("inputs", DiagnosticStatus.OK, "all topics are published", values)
+
+
+def calibration_status(disagreements: Mapping[Modality, str | None]) -> DiagnosticStatus:
+    """Whether the cameras say of themselves what the rig file says of them.
+
+    Args:
+        disagreements: of each camera, empty where there is none; None where no camera_info came.
+    """
+    values = {
+        str(modality): "no camera_info" if told is None else told or "agrees with the rig file"
+        for modality, told in disagreements.items()
+    }
+    wrong = [f"{modality}: {told}" for modality, told in disagreements.items() if told]
+    if wrong:
+        return _status("calibration", DiagnosticStatus.WARN, "; ".join(wrong), values)
+    heard = [str(modality) for modality, told in disagreements.items() if told is not None]
+    message = f"{', '.join(heard)} agree with the rig file" if heard else "no camera_info"
+    return _status("calibration", DiagnosticStatus.OK, message, values)
+
+
+def clock_status(clock: ClockState) -> DiagnosticStatus:
+    """Whether the node's clock runs, and the stamps of the images are of the same."""
+    age = clock.stamp_age_s
+    values: dict[str, Any] = {
+        "clock": CLOCK_TOPIC if clock.simulated else "system",
+        "jumps_back": clock.jumps_back,
+    }
+    if age is not None:
+        values["newest_stamp_age_s"] = f"{age:.3f}"
+    if clock.simulated and not clock.running:
+        publishers = "" if clock.publishers else f", and nobody publishes {CLOCK_TOPIC}"
+        message = (
+            f"use_sim_time is set, but no simulated time has come{publishers}; play the bag with "
+            "its clock, or set use_sim_time to false"
+        )
+        return _status("clock", DiagnosticStatus.WARN, message, values)
+    if age is not None and not -_FUTURE_S <= age <= _PAST_S:
+        side = "behind" if age > 0 else "ahead of"
+        message = (
+            f"the stamps of the images are {abs(age):.3f} s {side} the node's clock; synchronise "
+            "the clocks of the machines, correct the driver's stamps, or set use_sim_time where a "
+            "recording is played with its clock"
+        )
+        return _status("clock", DiagnosticStatus.WARN, message, values)
+    return _status("clock", DiagnosticStatus.OK, str(values["clock"]), values)
 
 
 def _status(

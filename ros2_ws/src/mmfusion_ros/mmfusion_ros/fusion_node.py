@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 import sys
@@ -17,16 +16,18 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import CameraInfo, Image
+from rclpy.qos import QoSProfile
 
 from mmfusion_ros import topics
+from mmfusion_ros.cameras import Cameras
+from mmfusion_ros.clock_watch import ClockWatch
 from mmfusion_ros.core.artifact import Artifact, open_artifact
 from mmfusion_ros.core.engines import open_engine
 from mmfusion_ros.core.errors import MmfusionError
-from mmfusion_ros.core.frames import Frame, Modality
+from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.fusion_worker import FusionWorker
 from mmfusion_ros.core.guarded_pipeline import GuardedPipeline
 from mmfusion_ros.core.pipeline import Pipeline
@@ -35,18 +36,20 @@ from mmfusion_ros.core.rig import Rig, load_rig
 from mmfusion_ros.dds_profile import apply_dds_profile
 from mmfusion_ros.diagnostics import (
     FrameTally,
+    calibration_status,
+    clock_status,
     engine_status,
     inputs_status,
     lifecycle_status,
     modality_status,
     synchronizer_status,
 )
-from mmfusion_ros.inputs import Input
 from mmfusion_ros.memory import keep_image_memory
-from mmfusion_ros.messages import frame_from_message
 from mmfusion_ros.outputs import Outputs
 from mmfusion_ros.parameters import TABLE, Settings, declare, read
+from mmfusion_ros.quality_of_service import publisher_qos
 from mmfusion_ros.ros_logging import RosLogHandler
+from mmfusion_ros.spinning import spin
 
 _DIAGNOSTICS_PERIOD_S = 1.0
 _POLL_PERIOD_S = 0.2
@@ -117,12 +120,13 @@ class FusionNode(LifecycleNode):
         self._loaded: _Loaded | None = None
         self._outputs: Outputs | None = None
         self._worker: FusionWorker | None = None
-        self._inputs: list[Input] = []
+        self._cameras: Cameras | None = None
         self._tally = FrameTally()
         self._problem = ""
         self._unusable: dict[Modality, str] = {}
         self._dropped_before = 0
         self._loading: Future[_Loaded] | None = None
+        self._clock_watch = ClockWatch(self, self._begin_anew)
         # From here on the node can be destroyed, as rclpy does when a value is refused.
         self._settings = declare(self)
         package_logger = logging.getLogger("mmfusion_ros")
@@ -132,7 +136,8 @@ class FusionNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
         # In every state: also a node that cannot be configured says so.
-        self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS.name, 5)
+        qos = publisher_qos(self, topics.DIAGNOSTICS.name, QoSProfile(depth=5))
+        self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS.name, qos)
         # Not the node's clock: simulated time may not run yet, stop or go back.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=steady)
@@ -143,6 +148,11 @@ class FusionNode(LifecycleNode):
                 0.02, self._go_on_with_autostart, clock=steady
             )
 
+    @property
+    def settings(self) -> Settings:
+        """The values of all parameters now."""
+        return self._settings
+
     # Transitions.
 
     @_reported
@@ -151,11 +161,12 @@ class FusionNode(LifecycleNode):
         loading, self._loading = self._loading, None
         try:
             self._loaded = _load(self._settings) if loading is None else loading.result()
+            self._outputs = Outputs(self, self._loaded.artifact, self._loaded.rig)
         except MmfusionError as error:
+            self._release()
             self.report(f"cannot configure: {error}")
             return TransitionCallbackReturn.FAILURE
         self._problem = ""
-        self._outputs = Outputs(self, self._loaded.artifact, self._loaded.rig)
         engine = self._loaded.pipeline.pipeline.engine
         self.get_logger().info(
             f"configured: artifact {self._loaded.artifact.name}, rig {self._loaded.rig.name}, "
@@ -169,19 +180,14 @@ class FusionNode(LifecycleNode):
         loaded = self._loaded
         if loaded is None:
             raise RuntimeError("activated without being configured")
-        result = super().on_activate(state)
-        loaded.pipeline.reset()
-        self._tally = FrameTally()
-        self._dropped_before = 0
-        loaded.pipeline.min_score = self._settings.min_score
-        self._worker = FusionWorker(
-            loaded.pipeline, self._settings.synchronizer_config(loaded.rig), self._deliver
-        )
-        for modality in Modality:
-            if modality.value in loaded.artifact.inputs:
-                self._subscribe(Image, self._settings.topic(modality), self._receiver(modality))
-        self._subscribe(CameraInfo, self._settings.rgb_info_topic, self._take_info)
-        return result
+        try:
+            self._start(loaded)
+        except MmfusionError as error:
+            self._stop()
+            self.report(f"cannot activate: {error}")
+            return TransitionCallbackReturn.FAILURE
+        self._problem = ""
+        return super().on_activate(state)
 
     @_reported
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -210,6 +216,7 @@ class FusionNode(LifecycleNode):
     def destroy_node(self) -> None:
         """Stop, close and give back everything."""
         self._release()
+        self._clock_watch.close()
         logging.getLogger("mmfusion_ros").removeHandler(self._log_handler)
         super().destroy_node()
 
@@ -244,16 +251,35 @@ class FusionNode(LifecycleNode):
         ):
             self.trigger_activate()
 
-    def _subscribe(self, message_type: type, topic: str, callback: Callable[[Any], None]) -> None:
-        reliability, optional = self._settings.input_reliability, message_type is CameraInfo
-        self._inputs.append(
-            Input(self, message_type, topic, reliability, callback, optional=optional)
+    def _start(self, loaded: _Loaded) -> None:
+        outputs = self._outputs
+        if outputs is None:
+            raise RuntimeError("activated without being configured")
+        loaded.pipeline.reset()
+        loaded.pipeline.min_score = self._settings.min_score
+        self._tally = FrameTally()
+        self._dropped_before = 0
+        self._worker = FusionWorker(
+            loaded.pipeline, self._settings.synchronizer_config(loaded.rig), self._deliver
+        )
+        self._cameras = Cameras(
+            self,
+            self._settings,
+            artifact=loaded.artifact,
+            rig=loaded.rig,
+            worker=self._worker,
+            take_rgb_info=outputs.take_rgb_info,
         )
 
+    def _begin_anew(self) -> None:
+        """Forget what waits: simulated time was set back."""
+        if self._worker is not None:
+            self._worker.forget()
+
     def _stop(self) -> None:
-        for entry in self._inputs:
-            entry.close()
-        self._inputs.clear()
+        cameras, self._cameras = self._cameras, None
+        if cameras is not None:
+            cameras.close()
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.stop()
@@ -272,33 +298,13 @@ class FusionNode(LifecycleNode):
 
     # Frames.
 
-    def _receiver(self, modality: Modality) -> Callable[[Image], None]:
-        def receive(message: Image) -> None:
-            if self._worker is not None:
-                self._worker.add(self._stamped(frame_from_message(message, modality)))
-
-        return receive
-
-    def _stamped(self, frame: Frame) -> Frame:
-        """Give a frame without a stamp the time it arrived at, as replay does."""
-        if frame.stamp_ns:
-            return frame
-        self.get_logger().warning(
-            f"{frame.modality} images carry no stamp and get the time they arrive at; let the "
-            "camera driver stamp them",
-            once=True,
-        )
-        return dataclasses.replace(frame, stamp_ns=self.get_clock().now().nanoseconds)
-
-    def _take_info(self, message: CameraInfo) -> None:
-        if self._outputs is not None:
-            self._outputs.rgb_info = message
-
     def _deliver(self, results: Results) -> None:
         worker, outputs, loaded = self._worker, self._outputs, self._loaded
         if worker is None or outputs is None or loaded is None:
             return  # being deactivated
         self._tally.note(results)
+        age_ns = self.get_clock().now().nanoseconds - results.frames.stamp_ns
+        self._clock_watch.stamp_age_s = age_ns * 1e-9
         self._log_problems(results)
         outputs.publish(results, loaded.pipeline.pipeline.engine, worker.sets_dropped)
 
@@ -313,8 +319,8 @@ class FusionNode(LifecycleNode):
     # Timers and parameters.
 
     def _poll_inputs(self) -> None:
-        for entry in self._inputs:
-            entry.poll()
+        if self._cameras is not None:
+            self._cameras.poll()
 
     def _publish_diagnostics(self) -> None:
         message = DiagnosticArray()
@@ -326,22 +332,30 @@ class FusionNode(LifecycleNode):
         self._diagnostics.publish(message)
 
     def _statuses(self) -> list[DiagnosticStatus]:
-        worker, loaded = self._worker, self._loaded
-        if worker is None or loaded is None:
+        worker, cameras, loaded = self._worker, self._cameras, self._loaded
+        if worker is None or cameras is None or loaded is None:
             state = "not configured" if loaded is None else "not active"
-            return [lifecycle_status(state, self._problem)]
+            return [
+                lifecycle_status(state, self._problem),
+                clock_status(self._clock_watch.state()),
+            ]
         newly_dropped = worker.sets_dropped - self._dropped_before
         self._dropped_before += newly_dropped
-        tallies = self._tally.take()
+        tallies, stock_sets = self._tally.take(), cameras.stock_sets
         return [
             engine_status(loaded.pipeline),
-            synchronizer_status(worker.statistics(), self._dropped_before, newly_dropped),
-            *(
-                modality_status(modality, tallies[modality])
-                for modality in Modality
-                if modality.value in loaded.artifact.inputs
+            synchronizer_status(
+                worker.statistics() if stock_sets is None else stock_sets,
+                self._dropped_before,
+                newly_dropped,
             ),
-            inputs_status(entry.status for entry in self._inputs),
+            *(
+                modality_status(modality, tallies[modality], all_needed=stock_sets is not None)
+                for modality in cameras.modalities
+            ),
+            inputs_status(cameras.statuses),
+            calibration_status(cameras.disagreements),
+            clock_status(self._clock_watch.state()),
         ]
 
     def _check_parameters(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
@@ -377,9 +391,7 @@ def main(args: list[str] | None = None) -> int:
     node = None
     try:
         node = FusionNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
+        spin(node, node.settings.executor)
     except MmfusionError as error:
         rclpy.logging.get_logger("fusion_node").fatal(str(error))
         return 1

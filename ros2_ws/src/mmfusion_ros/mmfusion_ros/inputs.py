@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import (
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
 from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+from mmfusion_ros.parameters import RELIABILITIES, TRANSPORTS
+from mmfusion_ros.quality_of_service import subscription_qos
+from mmfusion_ros.stock_filters import subscribe
 
 _DEPTH = 5
+_UNKNOWN = "_UNKNOWN_"  # in the names that rcl gives until it has heard of a node
 
 
 @dataclass(frozen=True)
@@ -22,15 +34,17 @@ class InputStatus:
         topic: full name.
         publishers: how many there are.
         reliability: what is asked of them; empty while there is no subscription.
-        incompatible: names of the nodes that do not offer it.
+        unheard: a sentence for each publisher that is not heard, saying why and what to change.
         optional: whether the node does as well without it.
+        hint: where the images may be instead, while nobody publishes here; empty if not known.
     """
 
     topic: str
     publishers: int
     reliability: str
-    incompatible: tuple[str, ...]
+    unheard: tuple[str, ...]
     optional: bool = False
+    hint: str = ""
 
 
 class Input:
@@ -57,40 +71,48 @@ class Input:
             node: that subscribes.
             message_type: of the topic.
             topic: name, may be relative and remapped.
-            reliability: reliable_if_offered, best_effort or reliable.
+            reliability: reliable_if_offered, best_effort or reliable, where no qos_overrides
+                parameter says otherwise.
             callback: for each message.
             optional: whether the node does as well without it.
+
+        Raises:
+            MmfusionError: if a qos_overrides parameter of the topic is wrong.
         """
         self._node = node
         self._type = message_type
+        self._type_name = f"{message_type.__module__.partition('.')[0]}/msg/{message_type.__name__}"
         self._topic = topic
-        self._wanted = reliability
         self._callback = callback
         self._subscription: Subscription[Any] | None = None
         self._asked: ReliabilityPolicy | None = None
-        self.status = InputStatus(node.resolve_topic_name(topic), 0, "", (), optional)
+        self._said: set[str] = set()
+        name = node.resolve_topic_name(topic)
+        self.status = InputStatus(name, 0, "", (), optional)
+        self._qos, self._wanted = subscription_qos(
+            node, name, QoSProfile(depth=_DEPTH), reliability, RELIABILITIES
+        )
         self.poll()
 
     def poll(self) -> None:
         """Look at the publishers and subscribe accordingly; call it now and then."""
         # A list: one node may have several publishers that offer different things.
-        offered = [
-            (f"{info.node_namespace.rstrip('/')}/{info.node_name}", info.qos_profile.reliability)
-            for info in self._node.get_publishers_info_by_topic(self._topic)
-        ]
-        asked = self._choose({kind for _, kind in offered})
+        publishers = self._node.get_publishers_info_by_topic(self._topic)
+        asked = self._choose({info.qos_profile.reliability for info in publishers})
         if asked is not self._asked:
             self._subscribe(asked)
-        incompatible: tuple[str, ...] = ()
-        if asked is ReliabilityPolicy.RELIABLE:
-            incompatible = tuple(sorted({name for name, kind in offered if kind is not asked}))
+        reasons = {reason for info in publishers if (reason := self._why_unheard(info))}
         self.status = InputStatus(
             topic=self.status.topic,
-            publishers=len(offered),
+            publishers=len(publishers),
             reliability="" if asked is None else asked.name.lower(),
-            incompatible=incompatible,
+            unheard=tuple(sorted(reasons)),
             optional=self.status.optional,
+            hint="" if publishers or self.status.optional else self._look_elsewhere(),
         )
+        for reason in sorted(reasons - self._said):
+            self._node.get_logger().warning(reason)
+        self._said = reasons
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -114,18 +136,53 @@ class Input:
         self._asked = asked
         if asked is None:
             return
-        self._subscription = self._node.create_subscription(
+        qos = copy.copy(self._qos)
+        qos.reliability = asked
+        self._subscription = subscribe(
+            self._node,
             self._type,
             self._topic,
             self._callback,
-            QoSProfile(depth=_DEPTH, reliability=asked),
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._warn),
+            qos,
+            # Incompatible publishers are told of by `poll`, which also says what to do.
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
         )
 
-    def _warn(self, _event: Any) -> None:
-        # With reliable_if_offered the next poll mends it.
-        if self._wanted == "reliable":
-            self._node.get_logger().warning(
-                f"a publisher of {self.status.topic} does not offer reliable images and is not "
-                "heard; set input_reliability to reliable_if_offered or change the publisher"
+    def _why_unheard(self, publisher: TopicEndpointInfo) -> str:
+        """Why a publisher is not heard, and what to change; empty if it is."""
+        who = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
+        if _UNKNOWN in who:
+            who = "a publisher of a node unknown so far"
+        topic, kind = self.status.topic, publisher.topic_type
+        # While a publisher is being discovered, its type can be unknown.
+        if "/" in kind and kind != self._type_name:
+            return (
+                f"{who} publishes {kind} on {topic}, expected {self._type_name}; set the topic and "
+                "transport parameters of this camera"
             )
+        if self._subscription is None:
+            return ""
+        asked = self._subscription.qos_profile
+        verdict, reason = qos_check_compatible(publisher.qos_profile, asked)
+        if verdict != QoSCompatibility.ERROR:  # equal to it, but not the same object
+            return ""
+        reason = reason.removeprefix("ERROR: ").rstrip("; \n")
+        return (
+            f"{who} is not heard on {topic}, as it does not offer what is asked of it ({reason}); "
+            f"set qos_overrides.{topic}.subscription.* or change the publisher"
+        )
+
+    def _look_elsewhere(self) -> str:
+        """Whether somebody publishes the images on a topic of another transport."""
+        base = self.status.topic
+        for transport in TRANSPORTS:
+            base = base.removesuffix(f"/{transport}")
+        others = [base, *(f"{base}/{transport}" for transport in TRANSPORTS[1:])]
+        found = [
+            name
+            for name in others
+            if name != self.status.topic and self._node.count_publishers(name)
+        ]
+        if not found:
+            return ""
+        return f"somebody does on {', '.join(found)}: set the transport parameter of this camera"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from mmfusion_msgs.msg import FrameStatus, ModalityStatus
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from mmfusion_ros.core.artifact import Artifact
@@ -20,6 +21,7 @@ from mmfusion_ros.core.image_folder import FolderCamera
 from mmfusion_ros.core.message_frames import frame_of
 from mmfusion_ros.core.results import Results
 from mmfusion_ros.core.rig import Camera
+from mmfusion_ros.stock_images import converter
 
 
 def stamp_ns(header: Header) -> int:
@@ -39,9 +41,13 @@ def header_of(frame: Frame) -> Header:
     return header
 
 
-def frame_from_message(message: Image, modality: Modality) -> Frame:
+def frame_from_message(message: Image | CompressedImage, modality: Modality) -> Frame:
     """A frame that refers to the message's pixels; see `frame_of`."""
-    return frame_of(message, modality)
+    frame = frame_of(message, modality)
+    convert = converter(message) if isinstance(message, Image) else None
+    if convert is None:
+        return frame
+    return dataclasses.replace(frame, image=dataclasses.replace(frame.image, convert=convert))
 
 
 def image_message(array: NDArray[Any], encoding: str, header: Header) -> Image:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
 
@@ -27,12 +27,15 @@ from mmfusion_ros.detection_messages import (
     markers_message,
 )
 from mmfusion_ros.messages import camera_info_message, header_of, image_message, status_message
+from mmfusion_ros.quality_of_service import publisher_qos
 
 _QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class Outputs:
     """The publishers of a configured node: of those topics that its artifact has outputs for.
+
+    Making one raises `MmfusionError` if a qos_overrides parameter of a topic is wrong.
 
     Attributes:
         rgb_info: newest camera_info of the RGB camera; None as long as none came.
@@ -45,7 +48,7 @@ class Outputs:
         self.rgb_info: CameraInfo | None = None
         self._failed: set[topics.Topic] = set()
         self._publishers = {
-            topic: node.create_lifecycle_publisher(_message_type(topic), topic.name, _QOS)
+            topic: _create_publisher(node, topic)
             for topic in topics.PER_FRAME
             if topic.published_with(artifact.outputs)
         }
@@ -73,6 +76,10 @@ class Outputs:
                 sets_dropped=sets_dropped,
             ),
         )
+
+    def take_rgb_info(self, info: CameraInfo) -> None:
+        """Take note of what the RGB camera says of itself."""
+        self.rgb_info = info
 
     def close(self) -> None:
         """Destroy the publishers."""
@@ -142,6 +149,11 @@ class Outputs:
         return draw_overlay(
             results.fused, results.saliency, results.detections, self._artifact.classes
         )
+
+
+def _create_publisher(node: LifecycleNode, topic: topics.Topic) -> LifecyclePublisher[Any]:
+    qos = publisher_qos(node, node.resolve_topic_name(topic.name), _QOS)
+    return node.create_lifecycle_publisher(_message_type(topic), topic.name, qos)
 
 
 def _message_type(topic: topics.Topic) -> Any:

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from mmfusion_ros.core.rig import Rig
 
 RELIABILITIES = ("reliable_if_offered", "best_effort", "reliable")
+# As image_transport names them; a topic of that name lies below the one with the raw images.
+RAW = "raw"
+TRANSPORTS = (RAW, "compressed", "compressedDepth")
+SYNCHRONIZERS = ("mmfusion", "exact", "approximate")
+EXECUTORS = ("single_threaded", "events")
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,26 @@ class Settings:
     )
     depth_topic: str = _parameter("depth/image", "depth images")
     thermal_topic: str = _parameter("thermal/image", "thermal images")
+    rgb_transport: str = _parameter(
+        RAW,
+        "how RGB images are sent; else than raw, on the topic of that name below",
+        choices=TRANSPORTS[:2],
+    )
+    depth_transport: str = _parameter(RAW, "the same for depth images", choices=TRANSPORTS)
+    thermal_transport: str = _parameter(RAW, "the same for thermal images", choices=TRANSPORTS)
     input_reliability: str = _parameter(
         "reliable_if_offered", "reliability asked of the cameras", choices=RELIABILITIES
+    )
+    synchronizer: str = _parameter(
+        "mmfusion",
+        "who matches images: this package, or exact or approximate of message_filters, which "
+        "give nothing as long as a camera lacks",
+        choices=SYNCHRONIZERS,
+    )
+    executor: str = _parameter(
+        "single_threaded",
+        "executor of rclpy that a process with this node alone runs",
+        choices=EXECUTORS,
     )
     window_ms: float = _parameter(
         15.0,
@@ -114,14 +137,19 @@ class Settings:
             _check(row, getattr(self, row.name))
 
     def topic(self, modality: Modality) -> str:
-        """Topic of a camera's images."""
-        topic: str = getattr(self, f"{modality.value}_topic")
-        return topic
+        """Topic of a camera's images, as they are sent."""
+        base: str = getattr(self, f"{modality.value}_topic")
+        transport = self.transport(modality)
+        return base if transport == RAW else f"{base}/{transport}"
 
-    @property
-    def rgb_info_topic(self) -> str:
-        """Topic of the RGB camera's camera_info: beside its images."""
-        folder, slash, _ = self.rgb_topic.rpartition("/")
+    def transport(self, modality: Modality) -> str:
+        """How a camera's images are sent, one of TRANSPORTS."""
+        transport: str = getattr(self, f"{modality.value}_transport")
+        return transport
+
+    def info_topic(self, modality: Modality) -> str:
+        """Topic of a camera's camera_info: beside its raw images."""
+        folder, slash, _ = getattr(self, f"{modality.value}_topic").rpartition("/")
         return f"{folder}{slash}camera_info"
 
     def synchronizer_config(self, rig: Rig) -> SynchronizerConfig:

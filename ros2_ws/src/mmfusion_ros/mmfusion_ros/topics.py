@@ -101,9 +101,6 @@ PUBLISHED = (*PER_FRAME, DIAGNOSTICS)
 def subscribed() -> tuple[Topic, ...]:
     """What the node subscribes to with its default parameters."""
     settings = Settings()
-    info = Topic(
-        settings.rgb_info_topic, "sensor_msgs/msg/CameraInfo", "intrinsics of the RGB camera"
-    )
     images = {
         Modality.RGB: "colour, one set of results for each",
         Modality.DEPTH: "depth: 16UC1 millimetres or 32FC1 metres, as the artifact takes",
@@ -114,7 +111,15 @@ def subscribed() -> tuple[Topic, ...]:
             Topic(settings.topic(modality), "sensor_msgs/msg/Image", meaning)
             for modality, meaning in images.items()
         ),
-        info,
+        *(
+            Topic(
+                settings.info_topic(modality),
+                "sensor_msgs/msg/CameraInfo",
+                f"intrinsics of the {modality} camera, compared with the rig file"
+                + ("; used for positions in 3-D" if modality is Modality.RGB else ""),
+            )
+            for modality in images
+        ),
     )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from numpy.typing import NDArray
 
 
 class Modality(str, Enum):
@@ -46,6 +49,8 @@ class SourceImage:
         step: bytes per row, padding included.
         is_bigendian: byte order of multi-byte pixels.
         compressed: True if ``data`` is a JPEG or PNG file.
+        convert: gives the pixels in an encoding that is read natively, for an image whose own is
+            not; raises `ImageError` if it cannot. None where nothing does.
     """
 
     data: Any
@@ -55,6 +60,7 @@ class SourceImage:
     step: int
     is_bigendian: bool = False
     compressed: bool = False
+    convert: Callable[[str], NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True, eq=False)

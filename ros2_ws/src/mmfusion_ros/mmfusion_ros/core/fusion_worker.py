@@ -51,7 +51,7 @@ class FusionWorker:
         self._stopping = False
         self._last_stamp_ns = -1
         self.sets_dropped = 0
-        self._synchronizer = Synchronizer(config, self._put)
+        self._synchronizer = Synchronizer(config, self.add_set)
         self._thread = threading.Thread(target=self._work, name="fusion_worker", daemon=True)
         self._thread.start()
 
@@ -61,6 +61,20 @@ class FusionWorker:
         if frame.modality is Modality.RGB:
             with self._wake:  # the worker keeps the deadline of the set this frame begins
                 self._wake.notify()
+
+    def add_set(self, frames: FrameSet) -> None:
+        """Take in a set that somebody else has matched; it never waits for the pipeline."""
+        with self._wake:
+            if self._newest is not None:
+                self.sets_dropped += 1
+            self._newest = frames
+            self._wake.notify()
+
+    def forget(self) -> None:
+        """Begin anew: time was set back, and what waits is from before."""
+        self._synchronizer.reset()
+        with self._wake:
+            self._newest = None
 
     def reconfigure(self, config: SynchronizerConfig) -> None:
         """Match frames by other settings from now on."""
@@ -82,13 +96,6 @@ class FusionWorker:
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             raise MmfusionError(f"the engine has not come back for {timeout_s:g} s")
-
-    def _put(self, frames: FrameSet) -> None:
-        with self._wake:
-            if self._newest is not None:
-                self.sets_dropped += 1
-            self._newest = frames
-            self._wake.notify()
 
     def _work(self) -> None:
         while True:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mmfusion_ros.core.compressed_depth import decode_compressed_depth, is_compressed_depth
 from mmfusion_ros.core.errors import ImageError
 from mmfusion_ros.core.frames import SourceImage
 
@@ -37,6 +38,11 @@ _JPEG_PADDING = 4096  # most bytes that are looked at behind the end of a JPEG
 _FINGERPRINT_SAMPLES = 4096
 
 
+def is_native(encoding: str) -> bool:
+    """Whether raw images of an encoding are read without help."""
+    return encoding in _LAYOUTS
+
+
 def view(image: SourceImage) -> NDArray[Any]:
     """A raw image as an array, without copying pixels.
 
@@ -53,7 +59,8 @@ def view(image: SourceImage) -> NDArray[Any]:
         kind, channels = _LAYOUTS[image.encoding]
     except KeyError:
         raise ImageError(
-            f"encoding {image.encoding!r} is not supported; expected one of {', '.join(_LAYOUTS)}"
+            f"encoding {image.encoding!r} is not supported; expected one of {', '.join(_LAYOUTS)} "
+            "(the node reads others where cv_bridge is installed, as on a full ROS 2)"
         ) from None
     dtype = np.dtype(f"{'>' if image.is_bigendian else '<'}{kind}")
     row = image.width * channels * dtype.itemsize
@@ -97,7 +104,10 @@ def to_encoding(image: SourceImage, encoding: str) -> NDArray[Any]:
     Raises:
         ImageError: if the image is damaged or cannot be expressed in ``encoding`` without loss.
     """
-    pixels, source = decode(image)
+    if image.convert is not None:
+        pixels, source = image.convert(encoding), encoding
+    else:
+        pixels, source = decode(image)
     if encoding == "rgb8":
         return np.ascontiguousarray(_to_rgb(pixels, source))
     if encoding == "32FC1":
@@ -135,7 +145,8 @@ def decode(image: SourceImage) -> tuple[NDArray[Any], str]:
     """The pixels of a raw or compressed image and their encoding.
 
     Returns:
-        Raw images as `view`; JPEG and PNG as bgr8, bgra8, mono8, mono16 or 32FC1.
+        Raw images as `view`; JPEG and PNG as bgr8, bgra8, mono8, mono16 or 32FC1;
+        ``compressedDepth`` as 16UC1 or 32FC1.
 
     Raises:
         ImageError: if the image is damaged or of an unknown encoding.
@@ -143,6 +154,8 @@ def decode(image: SourceImage) -> tuple[NDArray[Any], str]:
     if not image.compressed:
         return view(image), image.encoding
     data = np.frombuffer(image.data, np.uint8)
+    if is_compressed_depth(image.encoding):
+        return decode_compressed_depth(data, image.encoding)
     try:
         pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if _is_whole(data) else None
     except cv2.error:  # raised for a size beyond its limits, where other damage gives None

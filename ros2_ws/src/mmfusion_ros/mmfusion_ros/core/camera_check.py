@@ -1,0 +1,69 @@
+"""Does a camera say of itself what the rig file says of it?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mmfusion_ros.core.detections_3d import Intrinsics
+from mmfusion_ros.core.rig import Camera
+
+# Below, calibrating the same camera twice makes as much of a difference.
+LARGEST_SHIFT_PX = 2.0
+_GRID = 9  # points a side, from edge to edge
+
+
+def disagreement(info: Any, camera: Camera) -> str:
+    """What a ``sensor_msgs/CameraInfo`` and the rig file say differently of a camera.
+
+    Args:
+        info: the message, of whichever library.
+        camera: of the rig.
+
+    Returns:
+        One sentence; empty if they agree, or if the camera says nothing that can be compared (it
+        is not calibrated, or has a distortion model that is not known here).
+    """
+    size = (int(info.height), int(info.width))
+    if 0 not in size and size != (camera.height, camera.width):
+        return (
+            f"camera_info is for {size[1]}x{size[0]} pixels, the rig file for "
+            f"{camera.width}x{camera.height}; use the rig file of this camera and mode"
+        )
+    told = Intrinsics.told_by(info, size)
+    if told is None:
+        return ""
+    shift = largest_shift(told, Intrinsics.of(camera), size)
+    if shift <= LARGEST_SHIFT_PX:
+        return ""
+    focal = f"{told.matrix[0]:.1f} against {camera.camera_matrix[0]:.1f} pixels of focal length"
+    return (
+        f"camera_info and the rig file put what is seen up to {shift:.1f} pixels apart ({focal}); "
+        "use the rig file of this camera, or calibrate it again"
+    )
+
+
+def largest_shift(a: Intrinsics, b: Intrinsics, size: tuple[int, int]) -> float:
+    """How far apart two cameras of one size picture the same directions, at most.
+
+    Args:
+        a: one camera.
+        b: the other.
+        size: (height, width) of their pictures.
+
+    Returns:
+        Pixels, over a grid that covers the picture of the first.
+    """
+    height, width = size
+    x, y = np.meshgrid(np.linspace(0, width - 1, _GRID), np.linspace(0, height - 1, _GRID))
+    pixels = np.column_stack([x.ravel(), y.ravel()]).reshape(-1, 1, 2)
+    matrix_a, matrix_b = (np.reshape(i.matrix, (3, 3)).astype(np.float64) for i in (a, b))
+    rays = cv2.undistortPoints(pixels, matrix_a, np.array(a.distortion, np.float64)).reshape(-1, 2)
+    points = np.column_stack([rays, np.ones(len(rays))])
+    still = np.zeros(3)
+    seen, _ = cv2.projectPoints(points, still, still, matrix_b, np.array(b.distortion, np.float64))
+    # Where distortion cannot be undone, nothing can be said; that is at the edges if at all.
+    shifts = np.linalg.norm(np.reshape(seen, (-1, 2)) - pixels.reshape(-1, 2), axis=1)
+    return float(np.nanmax(shifts, initial=0.0))

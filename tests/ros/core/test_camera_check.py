@@ -1,0 +1,65 @@
+"""A rig file of another camera is noticed; a camera calibrated again is not complained of."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+
+from mmfusion_ros.core.camera_check import disagreement, largest_shift
+from mmfusion_ros.core.detections_3d import Intrinsics
+from mmfusion_ros.core.rig import Camera
+
+K = (500.0, 0.0, 319.5, 0.0, 500.0, 239.5, 0.0, 0.0, 1.0)
+CAMERA = Camera(640, 480, K, (), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0), 0)
+
+
+def info(k=K, d=(), size=(480, 640), model="plumb_bob"):
+    return SimpleNamespace(height=size[0], width=size[1], k=k, d=d, distortion_model=model)
+
+
+def moved(index: int, by: float) -> tuple[float, ...]:
+    return tuple(value + by * (place == index) for place, value in enumerate(K))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        info(),
+        info(d=(0.0,) * 5),
+        info(k=moved(2, 1.5)),
+        info(k=moved(0, 2.0)),
+        # Nothing to compare.
+        info(k=(0.0,) * 9),
+        info(d=(0.1, 0.1, 0.1, 0.1), model="equidistant"),
+        info(size=(0, 0)),
+    ],
+)
+def test_agreement(told):
+    assert disagreement(told, CAMERA) == ""
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (info(size=(720, 1280)), "camera_info is for 1280x720 pixels, the rig file for 640x480"),
+        # 10 % of focal length move the edge, 320 pixels from the centre, by 10 % of that.
+        (
+            info(k=moved(0, 50.0)),
+            r"up to 29\.\d pixels apart \(550.0 against 500.0 pixels of focal",
+        ),
+        (info(k=moved(2, 30.0)), r"up to 30\.0 pixels apart"),
+        (info(d=(-0.3, 0.1, 0.0, 0.0, 0.0)), r"up to \d+\.\d pixels apart"),
+    ],
+)
+def test_disagreement(told, expected):
+    import re
+
+    assert re.search(expected, disagreement(told, CAMERA))
+
+
+def test_the_shift_is_that_of_both_models_together():
+    bent = dataclasses.replace(CAMERA, distortion=(-0.2, 0.05, 0.001, -0.001, 0.0))
+    same = Intrinsics(K, (-0.2, 0.05, 0.001, -0.001, 0.0))
+    assert largest_shift(same, Intrinsics.of(bent), (480, 640)) < 0.05
