@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import subprocess
 import sys
@@ -196,7 +197,7 @@ def test_a_signal_during_a_pause_ends_it(peer, recording, number):
         output = finished(peer, process)
     assert process.returncode == 0, output
     assert "Traceback" not in output
-    assert "sent 1 rgb, " in output
+    assert re.search("sent [01] rgb, ", output)  # the signal may come before it is counted
     assert len(received["rgb/image"]) == 1
 
 

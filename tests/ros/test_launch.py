@@ -122,7 +122,7 @@ def test_every_parameter_of_the_node_is_an_argument_of_its_type(run):
     for row in TABLE:
         value = node.parameters[row.name]
         assert type(value) is row.type
-        assert str(value).lower() in {given[row.name], f"{given[row.name]}.0"}
+        assert value == (row.type(given[row.name]) if row.type is not bool else True)
         assert row.description in context.declared[row.name].description
     assert (node.namespace, node.parameter_files) == ("front", ["/p.yaml"])
     assert node.ros_arguments == ["--log-level", "debug"]

@@ -101,6 +101,7 @@ def test_compressed_depth_has_a_header_before_its_png():
     assert struct.unpack("<iff", bytes(image.data[:12])) == (0, 0.0, 0.0)
     pixels = cv2.imdecode(image.data[12:], cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(pixels, MILLIMETRES)
+    np.testing.assert_array_equal(decode(image)[0], MILLIMETRES)
 
 
 def test_compressed_depth_in_metres_is_quantised_as_its_decoder_expects():
@@ -112,6 +113,7 @@ def test_compressed_depth_in_metres_is_quantised_as_its_decoder_expects():
     # What compressed_depth_image_transport does with them.
     metres = a / (inverse[3:].astype(np.float32) - b)
     np.testing.assert_allclose(metres, MILLIMETRES[3:] / 1000, atol=0.006)
+    np.testing.assert_allclose(decode(image)[0][3:], metres, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

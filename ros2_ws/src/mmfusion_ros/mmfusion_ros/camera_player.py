@@ -11,12 +11,10 @@ from typing import Any
 
 import rclpy
 from rclpy.duration import Duration
-from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -35,18 +33,13 @@ from mmfusion_ros.dds_profile import apply_dds_profile
 from mmfusion_ros.memory import keep_image_memory
 from mmfusion_ros.messages import camera_info_of, set_stamp
 from mmfusion_ros.player_options import player_parser
+from mmfusion_ros.quality_of_service import publisher_qos
 
 _AHEAD = 24  # pictures decoded before they are due
 _DEPTH = 5
 _COMPANIONS_WAIT_S = 2.0
 _STANDSTILL_NS = 1_000_000_000
 _LOOK_S = 0.1  # how soon a signal ends a long pause
-_OVERRIDABLE = (
-    QoSPolicyKind.HISTORY,
-    QoSPolicyKind.DEPTH,
-    QoSPolicyKind.RELIABILITY,
-    QoSPolicyKind.DURABILITY,
-)
 
 
 class CameraPlayer(Node):
@@ -173,18 +166,10 @@ class CameraPlayer(Node):
         return info
 
     def _advertise(self, kind: type, topic: str, reliability: ReliabilityPolicy) -> Publisher[Any]:
-        qos = QoSProfile(depth=_DEPTH, reliability=reliability)  # overridden in place
-        try:
-            return self.create_publisher(
-                kind, topic, qos, qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE)
-            )
-        except (ParameterException, RuntimeError, ValueError, AssertionError) as error:
-            name = f"qos_overrides.{self.resolve_topic_name(topic)}.publisher"
-            raise MmfusionError(
-                f"a parameter {name}.* cannot be used: {error}; expected reliability (reliable, "
-                "best_effort), durability (volatile, transient_local), history (keep_last, "
-                "keep_all) or depth (a whole number)"
-            ) from error
+        qos = QoSProfile(depth=_DEPTH, reliability=reliability)
+        return self.create_publisher(
+            kind, topic, publisher_qos(self, self.resolve_topic_name(topic), qos)
+        )
 
     def _sleep_until(self, end_ns: int) -> bool:
         """Sleep, but not longer than ROS is up; return whether it still is."""
