@@ -18,7 +18,6 @@ import contextlib
 import json
 import os
 import re
-import signal
 import struct
 import subprocess
 import sys
@@ -113,9 +112,9 @@ def started(*arguments: str | Path, log: Path) -> Iterator[subprocess.Popen[str]
 
 
 def stop(process: subprocess.Popen[str]) -> None:
-    """As Ctrl-C does."""
+    """As launch does; an interrupt could cut off the player between sending and counting."""
     if process.poll() is None:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         try:
             process.wait(60)
         except subprocess.TimeoutExpired:

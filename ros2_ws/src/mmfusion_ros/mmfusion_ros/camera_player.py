@@ -38,7 +38,7 @@ from mmfusion_ros.quality_of_service import publisher_qos
 _AHEAD = 24  # pictures decoded before they are due
 _DEPTH = 5
 _COMPANIONS_WAIT_S = 2.0
-_STANDSTILL_NS = 1_000_000_000
+_LATE_NS = 50_000_000  # more of a delay shifts all that follows
 _LOOK_S = 0.1  # how soon a signal ends a long pause
 
 
@@ -88,6 +88,7 @@ class CameraPlayer(Node):
         # Of this machine's steady and wall clocks, where the recording's first RGB picture is.
         self._start_ns = self._wall_start_ns = 0
         self._round_ns = 0
+        self._apart_ns = playback.period_ns // 4
         self._sent: Counter[Modality] = Counter(dict.fromkeys(playback.modalities, 0))
 
     @property
@@ -119,15 +120,18 @@ class CameraPlayer(Node):
             images: with the pictures they are made of, in the order in which they fall due.
             total: how many RGB pictures there will be, for the progress bar; None if endless.
         """
-        started = False
+        last_due_ns: int | None = None
         with tqdm(total=total, unit="frame", desc="playing") as progress:
             for picture, image in images:
                 late_ns = time.monotonic_ns() - self._start_ns - picture.due_ns
-                if not started or late_ns > _STANDSTILL_NS:
-                    # The start, or a standstill: go on from here, not in a burst.
+                if last_due_ns is None or (
+                    late_ns > _LATE_NS and picture.due_ns - last_due_ns > self._apart_ns
+                ):
+                    # The start, or a standstill: go on from here, not in a burst. What was taken
+                    # at one instant stays together.
                     self._start_ns += late_ns
                     self._wall_start_ns = time.time_ns() - picture.due_ns
-                    started = True
+                last_due_ns = picture.due_ns
                 if not self._sleep_until(self._start_ns + picture.due_ns):
                     return
                 self._publish(picture, image)

@@ -119,7 +119,8 @@ def rounds(
 ) -> Generator[Picture, None, None]:
     """The pictures of a playback, again and again if looped.
 
-    A recording that takes less than `CACHE_BYTES` of memory is read once.
+    When looped, up to `CACHE_BYTES` are read before the first picture comes, so that the start is
+    not held up; a recording that takes less is read once.
 
     Args:
         playback: to play.
@@ -131,15 +132,12 @@ def rounds(
         ImageError: when it comes to a picture that cannot be read.
     """
     start_ns = 0
-    kept: list[Picture] = []
-    room = CACHE_BYTES if loop else 0
-    source: Iterable[Picture] = playback.pictures()
+    reading = playback.pictures()
+    kept, whole = _read_ahead(reading, CACHE_BYTES) if loop else ([], False)
+    source: Iterable[Picture] = kept if whole else itertools.chain(kept, reading)
     while True:
         last_ns = seen = 0
         for picture in source:
-            if source is not kept and room > 0:
-                room -= picture.pixels.nbytes
-                kept.append(picture)
             if picture.modality is Modality.RGB:
                 last_ns, seen = max(last_ns, picture.due_ns), seen + 1
             due_ns = start_ns + picture.due_ns
@@ -153,9 +151,20 @@ def rounds(
             return
         gap_ns = last_ns // max(1, seen - 1)
         start_ns += last_ns + (gap_ns or playback.period_ns)
-        if room <= 0:
-            kept.clear()
+        if not whole:
+            kept = []  # its memory is given back
         source = kept or playback.pictures()
+
+
+def _read_ahead(pictures: Iterator[Picture], most_bytes: int) -> tuple[list[Picture], bool]:
+    """The first pictures, and whether they are all there are."""
+    read = []
+    for picture in pictures:
+        read.append(picture)
+        most_bytes -= picture.pixels.nbytes
+        if most_bytes < 0:
+            return read, False
+    return read, True
 
 
 def _is_bag(source: Path) -> bool:
