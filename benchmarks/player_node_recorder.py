@@ -257,6 +257,7 @@ def main() -> None:
         "ratio_p99": round(node["latency"]["p99_ms"] / bare["latency"]["p99_ms"], 2),
         "ratio_cpu": round(node["cpu_ms_per_frame"]["node"] / bare["cpu_ms_per_frame"]["relay"], 2),
         "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[1], 1),  # of the last five minutes; ours is near 1
     }
     for way in turns:
         row = figures[way]
