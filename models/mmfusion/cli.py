@@ -78,6 +78,13 @@ def _parser() -> argparse.ArgumentParser:
         help="fusion: sizes to train for, see --fusion-scale of export; 1 alone for a network "
         "that does not blend (default: 1 2 4)",
     )
+    train.add_argument(
+        "--align-every",
+        type=_at_least(0),
+        metavar="STEPS",
+        help="detection: align the gradients of detection and fusion every so many steps; 0 never "
+        "(default: 1000)",
+    )
     train.add_argument("--seed", type=_at_least(0), default=0)
     train.set_defaults(command=_train)
 
@@ -156,9 +163,9 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 
 def _train(options: argparse.Namespace) -> None:
-    names = ("model", "steps", "batch", "crop", "scales", "seed")
+    names = ("model", "steps", "batch", "crop", "scales", "align_every", "seed")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    role = _role(options, "crop", "scales")
+    role = _role(options, crop=Role.FUSION, scales=Role.FUSION, align_every=Role.DETECTION)
     if role is Role.SALIENCY:
         from mmfusion.train.saliency import SaliencyRecipe, train_saliency  # noqa: PLC0415
 
@@ -175,7 +182,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     what = (options.model, options.checkpoint, options.data, options.out)
-    if _role(options, "fusion_scale") is Role.SALIENCY:
+    if _role(options, fusion_scale=Role.FUSION) is Role.SALIENCY:
         from mmfusion.evaluate_saliency import evaluate_saliency  # noqa: PLC0415
 
         rows = evaluate_saliency(*what)
@@ -189,13 +196,13 @@ def _evaluate(options: argparse.Namespace) -> None:
         _print_row(title, [f"{values[name]:.3f}" for name in names])
 
 
-def _role(options: argparse.Namespace, *only_for_fusion: str) -> Role:
+def _role(options: argparse.Namespace, **only_for: Role) -> Role:
     """Task of the chosen model, which must fit the options that are given."""
     role = next(role for role in Role if options.model in list_models(role))
-    for name in only_for_fusion:
-        if role is not Role.FUSION and getattr(options, name) is not None:
+    for name, needed in only_for.items():
+        if role is not needed and getattr(options, name) is not None:
             option = f"--{name.replace('_', '-')}"
-            raise DataError(f"{option} is for fusion networks; leave it out for {options.model}")
+            raise DataError(f"{option} is for {needed} networks; leave it out for {options.model}")
     return role
 
 

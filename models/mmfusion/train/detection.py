@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -20,17 +20,20 @@ from mmfusion.efficientmfd.diffusion import LAST_TIME, TIMESTEPS, latents_to_box
 from mmfusion.efficientmfd.network import EfficientMFD
 from mmfusion.registry import create_model
 from mmfusion.train import detection_losses, joint_fusion_losses
+from mmfusion.train.alignment import Alignment, align_gradients, require_alignment
 from mmfusion.train.box_noise import noisy_latents
 from mmfusion.train.boxed_pairs import BoxedPair, load_boxed_pairs
 from mmfusion.train.detection_matching import Objects
 from mmfusion.train.level_pool import pool_on_own_level
 from mmfusion.train.output import WEIGHTS, make_output
 from mmfusion.train.schedule import warmup_cosine
+from mmfusion.train.step_log import LOG, StepLog
 
 _SMALLEST_CROP = 0.6  # of each side
 _KEPT_SHARE = 0.4  # of a box; with less of it in sight, nobody can tell where it ends
 _LUMA = (0.299, 0.587, 0.114)  # what a compiled graph shows instead of missing infrared
 _WEIGHT_DECAY = 1e-4
+_TERMS = ("class", "l1", "giou", "structure", "detail", "brightness")
 _SAVE_EVERY = 200  # steps
 
 
@@ -51,6 +54,8 @@ class DetectionRecipe:
             is half of the work and learns from every pixel, detection from a few objects.
         without_thermal: share of samples whose infrared is the luma of the visible image, as on
             a robot whose thermal camera has stalled.
+        align_every: steps from one alignment of the two tasks' gradients to the next, see
+            `align_gradients`; 1000 is published, 1 aligns in each step, 0 never.
         from_noise: share of samples whose boxes start as pure noise, as they do at run time; the
             others start at any time of diffusion. 0 is published, and right for many sampling
             steps; with one step, little training is to be wasted on boxes half-way in place.
@@ -64,6 +69,7 @@ class DetectionRecipe:
     learning_rate: float = 1e-3
     fusion_weight: float = 1.0
     fusion_share: float = 0.25
+    align_every: int = 1000
     without_thermal: float = 0.2
     from_noise: float = 0.5
     seed: int = 0
@@ -86,7 +92,7 @@ class Sample(NamedTuple):
 
 
 def train_detection(recipe: DetectionRecipe, folders: Sequence[Path], out: Path) -> None:
-    """Train and write ``model.safetensors`` and ``recipe.json`` into ``out``.
+    """Train and write ``model.safetensors``, ``recipe.json`` and ``training.jsonl`` into ``out``.
 
     Args:
         recipe: what to do.
@@ -95,7 +101,7 @@ def train_detection(recipe: DetectionRecipe, folders: Sequence[Path], out: Path)
 
     Raises:
         DataError: if the data are unusable.
-        ModelError: if the model is unknown.
+        ModelError: if the model is unknown, or if gradients are to be aligned and cannot be.
     """
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
@@ -106,7 +112,11 @@ def train_detection(recipe: DetectionRecipe, folders: Sequence[Path], out: Path)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(recipe.steps))
+    if 0 < recipe.align_every <= recipe.steps:
+        require_alignment()
     make_output(out)
+    log = StepLog(out / LOG, 0)
+    aligned: dict[str, str] = {}
     with tqdm(range(recipe.steps), unit="step", dynamic_ncols=True) as progress:
         for step in progress:
             chosen = rng.integers(len(pairs), size=recipe.batch)
@@ -123,19 +133,34 @@ def train_detection(recipe: DetectionRecipe, folders: Sequence[Path], out: Path)
             detection, fusion = _losses(model, samples, times, fused, rng)
             weighted_detection = (detection * detection.new_tensor(detection_losses.WEIGHTS)).sum()
             weighted_fusion = (fusion * fusion.new_tensor(joint_fusion_losses.WEIGHTS)).sum()
+            tasks = (weighted_detection, recipe.fusion_weight * weighted_fusion)
             optimiser.zero_grad(set_to_none=True)
-            (weighted_detection + recipe.fusion_weight * weighted_fusion).backward()
+            record: dict[str, Any] = {}
+            if recipe.align_every and (step + 1) % recipe.align_every == 0:
+                alignment = align_gradients(tasks, trained)
+                record["alignment"] = asdict(alignment)
+                aligned = {"conflict": _briefly(alignment)}
+            else:
+                torch.stack(tasks).sum().backward()
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimiser.step()
             schedule.step()
-            names = ("class", "l1", "giou", "structure", "detail", "brightness")
-            values = torch.cat((detection[-1], fusion)).tolist()
-            progress.set_postfix({n: f"{v:.3f}" for n, v in zip(names, values, strict=True)})
+            losses = dict(zip(_TERMS, torch.cat((detection[-1], fusion)).tolist(), strict=True))
+            log.write(step + 1, {**losses, **record})
+            progress.set_postfix({**{n: f"{v:.3f}" for n, v in losses.items()}, **aligned})
             if (step + 1) % _SAVE_EVERY == 0 or step + 1 == recipe.steps:
                 weights = {name: value.contiguous() for name, value in model.state_dict().items()}
                 save_file(weights, out / WEIGHTS)
-                record = {**asdict(recipe), "pairs": len(pairs)}
-                (out / "recipe.json").write_text(json.dumps(record, indent=2) + "\n")
+                (out / "recipe.json").write_text(
+                    json.dumps({**asdict(recipe), "pairs": len(pairs)}, indent=2) + "\n"
+                )
+    log.close()
+
+
+def _briefly(alignment: Alignment) -> str:
+    """Condition number of the gradients as they were, for the progress line."""
+    condition = alignment.before.condition
+    return "singular" if condition is None else f"{condition:.1f}"
 
 
 def _losses(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmfusion.errors import DataError
@@ -18,3 +21,26 @@ def make_output(out: Path) -> None:
     if (out / WEIGHTS).exists():
         raise DataError(f"{out / WEIGHTS} exists already; pass another --out or remove it")
     out.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """A path to write to, beside ``path``, whose content takes its place when all is on disk.
+
+    Whoever reads ``path`` finds the old content or the new, whole, even if the process is killed
+    or the power fails meanwhile.
+    """
+    fresh = path.with_name(f"{path.name}.part")
+    try:
+        yield fresh
+        with fresh.open("rb") as file:
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name too
+    finally:
+        os.close(folder)
