@@ -321,7 +321,7 @@ set_up_on_distribution() {
     key="$base $(digest "$root/models/pyproject.toml")" \
         run_step packages "mmfusion" install_packages "$root/models"
     # Modules are linked to and need no new build; a new shared file does.
-    local linked=("$ros_package"/{package.xml,setup.py,setup.cfg,launch,calibration,config,rviz})
+    local linked=("$ros_package"/{package.xml,setup.py,setup.cfg,launch,calibration,config,rviz,foxglove})
     key="$base $(digest "$root/ros2_ws/underlay" "$msgs_package" "${linked[@]}")" \
         run_step workspace "ROS 2 workspace on $distribution" build_workspace
 }

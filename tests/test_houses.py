@@ -33,6 +33,7 @@ ROS = {
     "mmfusion_msgs",
     "rcl_interfaces",
     "rclpy",
+    "rosgraph_msgs",
     "sensor_msgs",
     "std_msgs",
     "tf2_ros",

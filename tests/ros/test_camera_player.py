@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import subprocess
 import sys
@@ -16,11 +17,14 @@ pytestmark = pytest.mark.ros
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 pytest.importorskip("mmfusion_msgs.msg", reason="mmfusion_msgs is not built")
 
-from bags import PERIOD, cameras, pictures, write_bag
+from bags import PERIOD, START, camera_info, cameras, pictures, write_bag
 from nodes import MS, PATIENCE_S, Peer
-from sensor_msgs.msg import CameraInfo, Image
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from mmfusion_ros.messages import stamp_ns
+from mmfusion_ros.player_options import player_parser
 
 OFFSETS = {"rgb": 0, "depth": 4 * MS, "thermal": -3 * MS}
 COUNT = 6
@@ -54,9 +58,9 @@ def recording(tmp_path):
 
 
 @contextlib.contextmanager
-def player(*arguments, program=("-m", "mmfusion_ros.camera_player")):
+def player(*arguments, program=("-m", "mmfusion_ros.camera_player"), ros_arguments=()):
     command = [sys.executable, *program, *map(str, arguments)]
-    command += ["--ros-args", "-r", "__ns:=/player_test"]
+    command += ["--ros-args", "-r", "__ns:=/player_test", *ros_arguments]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as p:
@@ -68,8 +72,9 @@ def player(*arguments, program=("-m", "mmfusion_ros.camera_player")):
 
 def listen(peer, *topics):
     received = {topic: [] for topic in topics}
+    kinds = {"camera_info": CameraInfo, "image": Image, "clock": Clock}
     for topic, messages in received.items():
-        kind = CameraInfo if topic.endswith("info") else Image
+        kind = kinds.get(topic.rpartition("/")[2], CompressedImage)
         peer.node.create_subscription(kind, topic, messages.append, 50)
     return received
 
@@ -192,6 +197,7 @@ def test_a_signal_during_a_pause_ends_it(peer, recording, number):
         output = finished(peer, process)
     assert process.returncode == 0, output
     assert "Traceback" not in output
+    assert re.search("sent [01] rgb, ", output)  # the signal may come before it is counted
     assert len(received["rgb/image"]) == 1
 
 
@@ -225,9 +231,148 @@ def test_plays_a_bag(peer, tmp_path):
             np.testing.assert_array_equal(np.frombuffer(message.data, shown.dtype), shown.ravel())
 
 
-@pytest.mark.parametrize("arguments", [("--size", "12"), ("--size", "0x4"), ("--rate", "0")])
-def test_wrong_arguments_are_refused(recording, arguments):
+def test_a_bag_plays_with_its_camera_info_at_another_rate(peer, tmp_path):
+    infos = [camera_info("/camera/color/camera_info", 50.0)]
+    bag = write_bag(tmp_path / "bag", [*infos, *cameras(3)])
+    received = listen(peer, "rgb/image", "rgb/camera_info", "depth/camera_info", "thermal/image")
+    with player(bag, "--rate", "50", "--size", "128x96") as process:
+        output = finished(peer, process)
+    assert process.returncode == 0, output
+    rgb, thermal = (received[f"{name}/image"] for name in ("rgb", "thermal"))
+    for index in range(3):
+        offset_ns = stamp_ns(rgb[index].header) - stamp_ns(rgb[0].header)
+        assert offset_ns >= index * 20 * MS
+        # A fifth of the time, between the cameras too.
+        assert stamp_ns(thermal[index].header) >= stamp_ns(rgb[0].header) + index * 20 * MS
+    known, unknown = received["rgb/camera_info"][0], received["depth/camera_info"][0]
+    np.testing.assert_allclose(known.k, [100, 0, 64.5, 0, 100, 48.5, 0, 0, 1])
+    assert (known.width, known.height, known.distortion_model) == (128, 96, "plumb_bob")
+    assert (unknown.width, unknown.height, set(unknown.k)) == (128, 96, {0.0})
+
+
+def test_the_clock_is_the_recordings_and_goes_back_with_the_loop(peer, tmp_path):
+    bag = write_bag(tmp_path / "bag", cameras(3))
+    received = listen(peer, "rgb/image", "/clock")
+    arguments = ("--clock", "200", "--loop", "--rate", "40")
+    with player(bag, *arguments) as process:
+        peer.until(lambda: len(received["rgb/image"]) >= 9, "three rounds")
+        process.terminate()
+        output = finished(peer, process)
+    assert process.returncode == 0, output
+    stamps = [stamp_ns(message.header) for message in received["rgb/image"][:9]]
+    assert stamps == [START + index * PERIOD for index in range(3)] * 3
+    times = [m.clock.sec * 10**9 + m.clock.nanosec for m in received["/clock"]]
+    assert len(times) > len(received["rgb/image"])
+    backward = [gap for gap in np.diff(times) if gap < 0]
+    assert len(backward) >= 2
+    # It goes back by a whole round, never by a little; a picture comes when it is its time.
+    assert max(backward) < -PERIOD
+    assert all(any(0 <= time - stamp < PERIOD / 2 for time in times) for stamp in stamps)
+
+
+def test_compressed_images_come_on_the_topics_of_image_transport(peer, recording):
+    topics = ("rgb/image/compressed", "depth/image/compressedDepth", "thermal/image/compressed")
+    received = listen(peer, *topics, "rgb/camera_info")
+    arguments = ["rgb=compressed", "depth=compressedDepth", "thermal=compressed"]
+    with player(recording, *(f"--transport={each}" for each in arguments)) as process:
+        output = finished(peer, process)
+    assert process.returncode == 0, output
+    assert [len(received[topic]) for topic in topics] == [COUNT, COUNT, COUNT // 2]
+    rgb, depth, thermal = (received[topic][-1] for topic in topics)
+    assert rgb.format == "rgb8; jpeg compressed bgr8"
+    assert depth.format == "16UC1; compressedDepth png"
+    assert thermal.format == "mono16; png compressed "
+    info = received["rgb/camera_info"][-1]
+    assert (info.height, info.width, info.header) == (8, 12, rgb.header)
+    for message, start in ((rgb, 0), (depth, 12), (thermal, 0)):
+        data = np.frombuffer(message.data, np.uint8)[start:]
+        shown = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        np.testing.assert_allclose(shown, COUNT - 1, atol=1)
+
+
+def test_encodings_and_row_padding(peer, recording):
+    received = listen(peer, "rgb/image", "depth/image", "thermal/image")
+    arguments = ["--encoding=rgb=bgra8", "--encoding=depth=32FC1", "--row-padding=4"]
     with player(recording, *arguments) as process:
+        output = finished(peer, process)
+    assert process.returncode == 0, output
+    rgb, depth, thermal = (received[f"{name}/image"][-1] for name in OFFSETS)
+    assert (rgb.encoding, depth.encoding, thermal.encoding) == ("bgra8", "32FC1", "mono16")
+    assert (rgb.step, depth.step, thermal.step) == (12 * 4 + 4, 12 * 4 + 4, 6 * 2 + 4)
+    assert len(depth.data) == 8 * depth.step
+    metres = np.frombuffer(depth.data, np.float32).reshape(8, -1)[:, :12]
+    np.testing.assert_allclose(metres, 0.005)
+
+
+def test_faults_of_all_sorts(peer, recording):
+    received = listen(peer, "rgb/image", "depth/image", "thermal/image")
+    faults = ["depth:stall=100", "thermal:truncate=0.5", "rgb:jump_s=-3@0.06"]
+    with player(recording, *(f"--fault={fault}" for fault in faults)) as process:
+        output = finished(peer, process)
+    assert process.returncode == 0, output
+    assert f"sent {COUNT} rgb, 0 depth, {COUNT // 2} thermal" in output
+    assert not received["depth/image"]
+    assert {len(message.data) for message in received["thermal/image"]} == {4 * 6}
+    stamps = [stamp_ns(message.header) for message in received["rgb/image"]]
+    assert len(stamps) == COUNT
+    assert stamps[3] < stamps[2] - 2 * 10**9
+    assert stamps[2] > stamps[0]
+    assert stamps[5] > stamps[3]
+
+
+def test_faults_of_a_camera_that_is_not_there_are_refused(recording):
+    with player(recording, "--without=depth", "--fault=depth:drop=1") as process:
         output, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 2
-    assert f"argument {arguments[0]}" in output
+    assert process.returncode == 1
+    assert "--fault depth:drop=1: there is no such camera to play" in output
+    assert "rgb, thermal" in output
+
+
+def test_quality_of_service_is_overridden_by_parameters(peer, recording):
+    received = listen(peer, "depth/image")
+    best_effort = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+    heard = []
+    peer.node.create_subscription(Image, "rgb/image", heard.append, best_effort)
+    name = "qos_overrides./player_test/rgb/image.publisher"
+    values = ["-p", f"{name}.reliability:=best_effort", "-p", f"{name}.depth:=2"]
+    with player(recording, "--rate=5", ros_arguments=values) as process:
+        infos = peer.until(
+            lambda: peer.node.get_publishers_info_by_topic("rgb/image"), "the player"
+        )
+        output = finished(peer, process)
+    assert process.returncode == 0, output
+    assert infos[0].qos_profile.reliability is ReliabilityPolicy.BEST_EFFORT
+    assert heard
+    assert len(received["depth/image"]) == COUNT  # whose publisher stays reliable
+
+
+@pytest.mark.parametrize("value", ["reliability:=perhaps", "depth:=many", "depth:=-3"])
+def test_a_wrong_quality_of_service_is_named(recording, value):
+    name = f"qos_overrides./player_test/rgb/image.publisher.{value}"
+    with player(recording, ros_arguments=["-p", name]) as process:
+        output, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1, output
+    assert "qos_overrides./player_test/rgb/image.publisher" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--size", "12"),
+        ("--size", "0x4"),
+        ("--rate", "0"),
+        ("--rate", "inf"),
+        ("--frames", "0"),
+        ("--clock", "-1"),
+        ("--seed", "-1"),
+        ("--transport", "rgb=compressedDepth"),
+        ("--encoding", "lidar=mono8"),
+        ("--fault", "depth:melt=1"),
+    ],
+)
+def test_wrong_arguments_are_refused(capsys, arguments):
+    with pytest.raises(SystemExit) as ended:
+        player_parser().parse_args(["folder", *arguments])
+    assert ended.value.code == 2
+    assert f"argument {arguments[0]}" in capsys.readouterr().err

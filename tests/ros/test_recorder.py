@@ -162,21 +162,36 @@ def test_a_topic_may_appear_while_another_is_written(node, tmp_path, monkeypatch
     assert sum(1 for _ in read(tmp_path / "bag", f"/{names[0]}")) == recording.counts["/topic_0"]
 
 
-def test_it_ends_by_sigterm_with_a_complete_bag(tmp_path):
+def test_it_ends_by_sigterm_with_a_complete_bag(node, tmp_path):
     out = tmp_path / "bag"
-    with recording(out, "/never") as process:
-        assert "waiting for /never" in process.stdout.readline()
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    publisher = node.create_publisher(Image, "once/image", latched)
+    publisher.publish(picture(1))
+    with recording(out, "/once/image", "/never") as process:
+        assert "waiting for " in process.stdout.readline()
+        wait_for(publisher.get_subscription_count, "no subscription")
+        assert publisher.wait_for_all_acked(rclpy.duration.Duration(seconds=TIMEOUT))
         process.terminate()
         output, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, output
+    assert "1 messages of /once/image" in output
     assert "0 messages of /never" in output
     assert (out / "metadata.yaml").is_file()
 
 
-def test_duration(tmp_path):
-    with recording(tmp_path / "bag", "/never", "--duration", "0.5") as process:
-        process.communicate(timeout=TIMEOUT)
-    assert process.returncode == 0
+@pytest.mark.parametrize("by", ["duration", "idle", "sigterm"])
+def test_that_nothing_was_recorded_is_said(tmp_path, by):
+    out = tmp_path / "bag"
+    options = {"duration": ["--duration", "0.5"], "idle": ["--idle-timeout", "0.5"]}.get(by, [])
+    with recording(out, "/never", *options) as process:
+        assert "waiting for /never" in process.stdout.readline()
+        if by == "sigterm":
+            process.terminate()
+        output, _ = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1, output
+    assert "0 messages of /never" in output
+    assert f"nothing was recorded, so there is no bag at {out}" in output
+    assert not out.exists()
 
 
 def test_an_existing_bag_is_kept(tmp_path):

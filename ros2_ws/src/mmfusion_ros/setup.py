@@ -29,6 +29,7 @@ setup(
         *shared_folder("calibration"),
         *shared_folder("config"),
         *shared_folder("rviz"),
+        *shared_folder("foxglove"),
     ],
     install_requires=[
         "jinja2>=3.1,<4",

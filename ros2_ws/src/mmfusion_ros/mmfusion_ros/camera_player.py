@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 import rclpy
@@ -16,38 +16,85 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
-from sensor_msgs.msg import CameraInfo, Image
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from tqdm import tqdm
 
 from mmfusion_ros.core.background import prefetch
 from mmfusion_ros.core.errors import MmfusionError
-from mmfusion_ros.core.frames import Modality
-from mmfusion_ros.core.image_folder import Size
+from mmfusion_ros.core.faults import ALL_CAMERAS, Fault, with_faults
+from mmfusion_ros.core.frames import Modality, SourceImage
+from mmfusion_ros.core.image_folder import FolderCamera
 from mmfusion_ros.core.playback import Picture, Playback, open_playback, rounds
+from mmfusion_ros.core.recorded_camera import RecordedCamera
+from mmfusion_ros.core.sent_image import RAW, Sender
 from mmfusion_ros.dds_profile import apply_dds_profile
 from mmfusion_ros.memory import keep_image_memory
-from mmfusion_ros.messages import camera_info_of, image_message, set_stamp
+from mmfusion_ros.messages import camera_info_of, set_stamp
+from mmfusion_ros.player_options import player_parser
+from mmfusion_ros.quality_of_service import publisher_qos
 
 _AHEAD = 24  # pictures decoded before they are due
+_DEPTH = 5
 _COMPANIONS_WAIT_S = 2.0
-_STANDSTILL_NS = 1_000_000_000
+_LATE_NS = 50_000_000  # more of a delay shifts all that follows
 _LOOK_S = 0.1  # how soon a signal ends a long pause
 
 
 class CameraPlayer(Node):
     """Publishes a recording: ``rgb/image``, ``rgb/camera_info`` and so on for each camera."""
 
-    def __init__(self, playback: Playback, qos: QoSProfile) -> None:
+    def __init__(
+        self,
+        playback: Playback,
+        sender: Sender,
+        reliability: ReliabilityPolicy,
+        clock_hz: float | None = None,
+    ) -> None:
+        """Create the publishers.
+
+        Args:
+            playback: says which cameras there are.
+            sender: says how their images are sent.
+            reliability: that all offer, unless a ``qos_overrides`` parameter says otherwise.
+            clock_hz: how often to publish the recording's time, which the stamps of the pictures
+                then are; None to publish none, and stamp with the time of this machine.
+
+        Raises:
+            MmfusionError: if a ``qos_overrides`` parameter has a value that is not allowed.
+        """
         super().__init__("camera_player")
         self._playback = playback
         self._images: dict[Modality, Publisher[Any]] = {}
         self._infos: dict[Modality, Publisher[Any]] = {}
+        self._known_infos: dict[tuple[Modality, int, int], CameraInfo] = {}
         for modality in playback.modalities:
-            self._images[modality] = self.create_publisher(Image, f"{modality}/image", qos)
-            self._infos[modality] = self.create_publisher(
-                CameraInfo, f"{modality}/camera_info", qos
+            transport = sender.transport(modality)
+            topic = f"{modality}/image"
+            if transport == RAW:
+                self._images[modality] = self._advertise(Image, topic, reliability)
+            else:
+                self._images[modality] = self._advertise(
+                    CompressedImage, f"{topic}/{transport}", reliability
+                )
+            self._infos[modality] = self._advertise(
+                CameraInfo, f"{modality}/camera_info", reliability
             )
+        self._time: Publisher[Any] | None = None
+        if clock_hz is not None:
+            self._time = self.create_publisher(Clock, "/clock", _DEPTH)
+        self._look_s = _LOOK_S if clock_hz is None else min(_LOOK_S, 1 / clock_hz)
+        # Of this machine's steady and wall clocks, where the recording's first RGB picture is.
+        self._start_ns = self._wall_start_ns = 0
+        self._round_ns = 0
+        self._apart_ns = playback.period_ns // 4
+        self._sent: Counter[Modality] = Counter(dict.fromkeys(playback.modalities, 0))
+
+    @property
+    def sent(self) -> str:
+        """How many images of each camera were sent so far, for people."""
+        return ", ".join(f"{count} {modality}" for modality, count in self._sent.items())
 
     def wait_for_listeners(self, listeners: int, timeout_s: float) -> None:
         """Return once every image topic has enough subscribers, or the RGB one has and time is up.
@@ -66,57 +113,107 @@ class CameraPlayer(Node):
         for topic in self._unheard(1):
             self.get_logger().info(f"nobody listens to {topic}")
 
-    def play(self, pictures: Iterable[Picture], total: int | None) -> None:
-        """Publish every picture at its time, with that time as its stamp; ends with ROS.
+    def play(self, images: Iterable[tuple[Picture, SourceImage]], total: int | None) -> None:
+        """Publish every image at its time; ends with ROS.
 
         Args:
-            pictures: in their order.
+            images: with the pictures they are made of, in the order in which they fall due.
             total: how many RGB pictures there will be, for the progress bar; None if endless.
         """
-        start_ns: int | None = None
+        last_due_ns: int | None = None
         with tqdm(total=total, unit="frame", desc="playing") as progress:
-            for picture in pictures:
-                now_ns = self._now_ns()
-                if start_ns is None or now_ns - start_ns - picture.due_ns > _STANDSTILL_NS:
-                    # The start, or a standstill: go on from here, not in a burst.
-                    start_ns = now_ns - picture.due_ns
-                stamp_ns = start_ns + picture.due_ns
-                if not _sleep((stamp_ns - now_ns) * 1e-9):
+            for picture, image in images:
+                late_ns = time.monotonic_ns() - self._start_ns - picture.due_ns
+                if last_due_ns is None or (
+                    late_ns > _LATE_NS and picture.due_ns - last_due_ns > self._apart_ns
+                ):
+                    # The start, or a standstill: go on from here, not in a burst. What was taken
+                    # at one instant stays together.
+                    self._start_ns += late_ns
+                    self._wall_start_ns = time.time_ns() - picture.due_ns
+                last_due_ns = picture.due_ns
+                if not self._sleep_until(self._start_ns + picture.due_ns):
                     return
-                self._publish(picture, stamp_ns)
+                self._publish(picture, image)
                 progress.update(picture.modality is Modality.RGB)
 
-    def _publish(self, picture: Picture, stamp_ns: int) -> None:
+    def _publish(self, picture: Picture, image: SourceImage) -> None:
+        stamp_ns = picture.stamp_ns
+        if self._time is None:
+            stamp_ns += self._wall_start_ns
+        else:
+            self._round_ns = max(self._round_ns, picture.round_ns)
+            self._publish_clock()
         header = Header(frame_id=f"{picture.modality}_optical_frame")
-        set_stamp(header, stamp_ns)
-        message = image_message(picture.pixels, picture.encoding, header)
-        self._images[picture.modality].publish(message)
-        self._infos[picture.modality].publish(self._info(message, picture.modality))
+        set_stamp(header, max(0, stamp_ns))  # ROS knows no time before
+        self._images[picture.modality].publish(_message(image, header))
+        self._sent[picture.modality] += 1  # now: a signal may end ROS before the next line
+        self._infos[picture.modality].publish(self._info(picture, header))
 
-    def _info(self, image: Image, modality: Modality) -> CameraInfo:
-        camera = self._playback.cameras.get(modality)
-        if camera is None:
-            # K of zeros: not calibrated, as sensor_msgs has it
-            return CameraInfo(header=image.header, height=image.height, width=image.width)
-        info = camera_info_of(camera.scaled(image.width, image.height))
-        info.header = image.header
+    def _publish_clock(self) -> None:
+        if self._time is None:
+            return
+        played_ns = time.monotonic_ns() - self._start_ns - self._round_ns
+        message = Clock()
+        seconds_ns = self._playback.start_ns + round(played_ns * self._playback.speed)
+        message.clock.sec, message.clock.nanosec = divmod(max(0, seconds_ns), 1_000_000_000)
+        self._time.publish(message)
+
+    def _info(self, picture: Picture, header: Header) -> CameraInfo:
+        height, width = picture.pixels.shape[:2]
+        key = (picture.modality, height, width)
+        if key not in self._known_infos:
+            camera = self._playback.cameras.get(picture.modality)
+            self._known_infos[key] = _info_of(camera, height, width)
+        info = self._known_infos[key]
+        info.header = header
         return info
+
+    def _advertise(self, kind: type, topic: str, reliability: ReliabilityPolicy) -> Publisher[Any]:
+        qos = QoSProfile(depth=_DEPTH, reliability=reliability)
+        return self.create_publisher(
+            kind, topic, publisher_qos(self, self.resolve_topic_name(topic), qos)
+        )
+
+    def _sleep_until(self, end_ns: int) -> bool:
+        """Sleep, but not longer than ROS is up; return whether it still is."""
+        while rclpy.ok() and (left_ns := end_ns - time.monotonic_ns()) > 0:
+            time.sleep(min(left_ns * 1e-9, self._look_s))
+            self._publish_clock()
+        return rclpy.ok()
 
     def _unheard(self, listeners: int) -> list[str]:
         publishers = self._images.values()
         return [p.topic_name for p in publishers if p.get_subscription_count() < listeners]
 
-    def _now_ns(self) -> int:
-        now: int = self.get_clock().now().nanoseconds
-        return now
+
+def _message(image: SourceImage, header: Header) -> Image | CompressedImage:
+    if image.compressed:
+        message = CompressedImage(header=header, format=image.encoding)
+    else:
+        message = Image(
+            header=header,
+            height=image.height,
+            width=image.width,
+            encoding=image.encoding,
+            step=image.step,
+            is_bigendian=int(sys.byteorder == "big"),
+        )
+    # The one fast way: assigning an ndarray or a list walks through the bytes one by one.
+    message.data.frombytes(image.data.data)
+    return message
 
 
-def _sleep(seconds: float) -> bool:
-    """Sleep, but not longer than ROS is up; return whether it still is."""
-    end = time.monotonic() + seconds
-    while rclpy.ok() and (left := end - time.monotonic()) > 0:
-        time.sleep(min(left, _LOOK_S))
-    return rclpy.ok()
+def _info_of(camera: FolderCamera | RecordedCamera | None, height: int, width: int) -> CameraInfo:
+    if camera is None:
+        # K of zeros: not calibrated, as sensor_msgs has it
+        return CameraInfo(height=height, width=width)
+    if isinstance(camera, FolderCamera):
+        return camera_info_of(camera.scaled(width, height))
+    scaled = camera.scaled(width, height)
+    info = CameraInfo(height=height, width=width, distortion_model=scaled.distortion_model)
+    info.d, info.k, info.r, info.p = map(list, (scaled.d, scaled.k, scaled.r, scaled.p))
+    return info
 
 
 def _wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
@@ -130,91 +227,25 @@ def _wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
     return False
 
 
-def _size(text: str) -> Size:
-    try:
-        width, height = map(int, text.lower().split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no WIDTHxHEIGHT, e.g. 640x480") from None
-    if min(width, height) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} has no pixels")
-    return height, width
+def _check_faults(faults: Sequence[Fault], playback: Playback) -> None:
+    for fault in faults:
+        if fault.text.startswith(ALL_CAMERAS):
+            continue
+        if fault.cameras[0] not in playback.modalities:
+            there = ", ".join(map(str, playback.modalities))
+            raise MmfusionError(
+                f"--fault {fault.text}: there is no such camera to play; expected one of {there}"
+            )
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    return value
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="camera_player",
-        description="Play images or a bag as cameras; ROS arguments come after --ros-args.",
-    )
-    parser.add_argument(
-        "source",
-        type=Path,
-        help="a bag, or a folder that holds rgb (or visible, vi) and, if there are, depth and "
-        "thermal (or infrared, ir); files are matched by stem; stamps.csv and cameras.yaml are "
-        "used if they are there",
-    )
-    parser.add_argument(
-        "--rate",
-        type=_positive,
-        help="RGB pictures per second; default: as in stamps.csv, else 30; a bag keeps its own",
-    )
-    parser.add_argument("--frames", type=_count, help="play at most this many RGB pictures")
-    parser.add_argument(
-        "--without",
-        choices=("depth", "thermal"),
-        action="append",
-        default=[],
-        help="leave this camera out; may be given twice",
-    )
-    parser.add_argument(
-        "--loop",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="begin again at the end; stamps go on, so it looks like one long recording",
-    )
-    parser.add_argument(
-        "--size", type=_size, metavar="WIDTHxHEIGHT", help="resize all images to this"
-    )
-    for camera in ("depth", "thermal"):
-        parser.add_argument(
-            f"--{camera}-size",
-            type=_size,
-            metavar="WIDTHxHEIGHT",
-            help=f"resize {camera} images to this instead",
-        )
-    parser.add_argument(
-        "--reliability",
-        choices=("reliable", "best_effort"),
-        default="reliable",
-        help="what the publishers offer (default: reliable)",
-    )
-    parser.add_argument(
-        "--listeners",
-        type=_count,
-        default=1,
-        help="begin when the images have this many subscribers (default: 1)",
-    )
-    parser.add_argument(
-        "--wait",
-        type=_positive,
-        default=30.0,
-        metavar="SECONDS",
-        help="how long to wait for a subscriber to the RGB images (default: 30)",
-    )
-    return parser
+def _images(
+    playback: Playback, options: argparse.Namespace, sender: Sender
+) -> Generator[tuple[Picture, SourceImage], None, None]:
+    pictures = rounds(playback, loop=options.loop, recorded_stamps=options.clock is not None)
+    if options.fault:
+        pictures = with_faults(pictures, options.fault, options.seed)
+    for picture in pictures:
+        yield picture, sender.image(picture)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -224,11 +255,12 @@ def main(args: list[str] | None = None) -> int:
         Exit status: 1 if the source cannot be played.
     """
     arguments = sys.argv if args is None else ["camera_player", *args]
-    options = _parser().parse_args(remove_ros_args(arguments)[1:])
+    options = player_parser().parse_args(remove_ros_args(arguments)[1:])
     apply_dds_profile()
     keep_image_memory()
     rclpy.init(args=arguments)
-    pictures = None
+    player = images = None
+    ros_log = rclpy.logging.get_logger("camera_player")
     try:
         sizes = {
             Modality.RGB: options.size,
@@ -242,11 +274,13 @@ def main(args: list[str] | None = None) -> int:
             frames=options.frames,
             without=frozenset(map(Modality, options.without)),
         )
+        _check_faults(options.fault, playback)
+        sender = Sender(dict(options.transport), dict(options.encoding), options.row_padding)
         reliability = ReliabilityPolicy[options.reliability.upper()]
-        player = CameraPlayer(playback, QoSProfile(depth=5, reliability=reliability))
-        pictures = prefetch(rounds(playback, loop=options.loop), _AHEAD)
+        player = CameraPlayer(playback, sender, reliability, options.clock)
+        images = prefetch(_images(playback, options, sender), _AHEAD)
         player.wait_for_listeners(options.listeners, options.wait)
-        player.play(pictures, None if options.loop else playback.total)
+        player.play(images, None if options.loop else playback.total)
         for publisher in player.publishers:
             publisher.wait_for_all_acked(Duration(seconds=2))
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -256,11 +290,13 @@ def main(args: list[str] | None = None) -> int:
             return 0  # a signal took ROS away from under whatever was being done with it
         if not isinstance(error, (MmfusionError, OSError)):
             raise
-        rclpy.logging.get_logger("camera_player").error(str(error))
+        ros_log.error(str(error))
         return 1
     finally:
-        if pictures is not None:
-            pictures.close()
+        if player is not None:
+            ros_log.info(f"sent {player.sent}")
+        if images is not None:
+            images.close()
         rclpy.try_shutdown()
     return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import shutil
 import signal
 import sys
 import threading
@@ -196,7 +197,7 @@ def _record(node: Node, options: argparse.Namespace, stop: threading.Event) -> N
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     with Recorder(node, options.out, options.topics) as recorder:
-        recorder.look()
+        _look(recorder)
         if recorder.missing:
             _say(f"waiting for {', '.join(recorder.missing)}: nobody publishes there yet")
         started = next_look = time.monotonic()
@@ -204,11 +205,24 @@ def _record(node: Node, options: argparse.Namespace, stop: threading.Event) -> N
             executor.spin_once(timeout_sec=_LOOK_S)
             if recorder.missing and time.monotonic() >= next_look:
                 next_look = time.monotonic() + _LOOK_S
-                for topic in recorder.look():
-                    _say(f"recording {topic}")
+                _look(recorder)
+        ended = time.monotonic()
+        while (left_s := ended + _LOOK_S - time.monotonic()) > 0:
+            executor.spin_once(timeout_sec=left_s)  # what has come already belongs to it
     for topic, count in recorder.counts.items():
         _say(f"{count} messages of {topic}")
+    if not recorder.counts.total():
+        shutil.rmtree(options.out, ignore_errors=True)  # made above, and nothing is in it
+        raise MmfusionError(
+            f"nothing was recorded, so there is no bag at {options.out}; is somebody publishing "
+            "(same ROS_DOMAIN_ID?), and do the topics have these names?"
+        )
     _say(f"wrote {options.out}")
+
+
+def _look(recorder: Recorder) -> None:
+    for topic in recorder.look():
+        _say(f"recording {topic}")
 
 
 def _over(recorder: Recorder, options: argparse.Namespace, started: float) -> bool:
