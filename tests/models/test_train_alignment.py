@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
-import cv2
 import numpy as np
 import pytest
 
@@ -14,11 +12,8 @@ torchjd = pytest.importorskip("torchjd.aggregation", reason="torchjd is not inst
 
 from torch import nn
 
-import mmfusion
-from mmfusion import cli
 from mmfusion.errors import ModelError
-from mmfusion.train import detection
-from mmfusion.train.alignment import align_gradients
+from mmfusion.train.alignment import align_gradients, require_alignment, task_gradients
 
 pytestmark = pytest.mark.torch
 
@@ -57,6 +52,10 @@ def closed_form(rows):
     return s.min() * u @ vt
 
 
+def aligned(losses, parameters):
+    return align_gradients(task_gradients(losses, parameters), parameters)
+
+
 def flat(parameters):
     return torch.cat([parameter.grad.flatten() for parameter in parameters])
 
@@ -64,13 +63,11 @@ def flat(parameters):
 def test_shared_parameters_get_the_sum_of_the_aligned_gradients():
     model = TwoTasks()
     rows = jacobian(model.losses(), model.shared())
-    report = align_gradients(model.losses(), list(model.parameters()))
+    report = aligned(model.losses(), list(model.parameters()))
     found = flat(model.shared())
-    aligned = closed_form(rows)
-    torch.testing.assert_close(
-        aligned.T @ aligned, torch.eye(2).double() * aligned[:, 0].norm() ** 2
-    )
-    torch.testing.assert_close(found, aligned.sum(dim=1), rtol=1e-9, atol=1e-12)
+    wanted = closed_form(rows)
+    torch.testing.assert_close(wanted.T @ wanted, torch.eye(2).double() * wanted[:, 0].norm() ** 2)
+    torch.testing.assert_close(found, wanted.sum(dim=1), rtol=1e-9, atol=1e-12)
     library = torchjd.AlignedMTL(pref_vector=torch.ones(2).double())(rows)
     torch.testing.assert_close(found, library, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(found, rows.new_tensor(report.weights) @ rows, rtol=1e-9, atol=1e-12)
@@ -81,7 +78,7 @@ def test_shared_parameters_get_the_sum_of_the_aligned_gradients():
 def test_the_report_tells_what_was_and_what_came():
     model = TwoTasks()
     rows = jacobian(model.losses(), model.shared())
-    report = align_gradients(model.losses(), list(model.parameters()))
+    report = aligned(model.losses(), list(model.parameters()))
     singular = torch.linalg.svdvals(rows)
     assert report.before.norms == pytest.approx(rows.norm(dim=1).tolist())
     assert report.before.cosine == pytest.approx(torch.cosine_similarity(*rows, dim=0).item())
@@ -96,7 +93,7 @@ def test_the_report_tells_what_was_and_what_came():
 def test_a_much_weaker_task_is_aligned_too(scale):
     model = TwoTasks(torch.float32)
     rows = jacobian(model.losses(scale), model.shared()).double()
-    report = align_gradients(model.losses(scale), list(model.parameters()))
+    report = aligned(model.losses(scale), list(model.parameters()))
     expected = closed_form(rows).sum(dim=1)
     assert (flat(model.shared()).double() - expected).norm() < 1e-3 * expected.norm()
     assert report.after.condition == pytest.approx(1, abs=1e-3)
@@ -109,14 +106,14 @@ def test_three_tasks_align_too():
     third = model.trunk(model.inputs.double()).square().sum()
     rows = jacobian([*model.losses(), third], model.shared())
     third = model.trunk(model.inputs.double()).square().sum()
-    report = align_gradients([*model.losses(), third], list(model.parameters()))
+    report = aligned([*model.losses(), third], list(model.parameters()))
     torch.testing.assert_close(flat(model.shared()), closed_form(rows).sum(dim=1))
     assert report.after.condition == pytest.approx(1)
 
 
 def test_other_parameters_get_their_own_gradients_exactly():
     model, plain = TwoTasks(), TwoTasks()
-    align_gradients(model.losses(), list(model.parameters()))
+    aligned(model.losses(), list(model.parameters()))
     torch.stack(plain.losses()).sum().backward()
     for part in ("extra", "heads"):
         for mine, theirs in zip(
@@ -131,7 +128,7 @@ def test_the_optimiser_moves_shared_parameters_by_it():
     before = [parameter.detach().clone() for parameter in model.shared()]
     expected = closed_form(jacobian(model.losses(), model.shared())).sum(dim=1)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    align_gradients(model.losses(), list(model.parameters()))
+    aligned(model.losses(), list(model.parameters()))
     optimiser.step()
     pairs = zip(before, model.shared(), strict=True)
     moved = torch.cat([(old - new.detach()).flatten() for old, new in pairs])
@@ -141,15 +138,15 @@ def test_the_optimiser_moves_shared_parameters_by_it():
 
 def test_earlier_gradients_are_replaced():
     model = TwoTasks()
-    align_gradients(model.losses(), list(model.parameters()))
+    aligned(model.losses(), list(model.parameters()))
     once = flat(model.shared())
-    align_gradients(model.losses(), list(model.parameters()))
+    aligned(model.losses(), list(model.parameters()))
     assert torch.equal(flat(model.shared()), once)
 
 
 def test_one_task_keeps_its_gradient():
     model, plain = TwoTasks(), TwoTasks()
-    report = align_gradients(model.losses()[:1], list(model.parameters()))
+    report = aligned(model.losses()[:1], list(model.parameters()))
     plain.losses()[0].backward()
     for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         assert (mine.grad is None) == (theirs.grad is None)
@@ -164,14 +161,14 @@ def test_a_zero_gradient_leaves_the_other_alone(task):
     losses = list(model.losses())
     losses[1 - task] = 0 * losses[1 - task]
     rows = jacobian(losses, model.shared())
-    report = align_gradients(losses, list(model.parameters()))
+    report = aligned(losses, list(model.parameters()))
     torch.testing.assert_close(flat(model.shared()), rows[task], rtol=1e-6, atol=0)
     assert (report.before.cosine, report.before.condition) == (None, None)
 
 
 def test_zero_gradients_stay_zero():
     model = TwoTasks()
-    report = align_gradients([0 * loss for loss in model.losses()], list(model.parameters()))
+    report = aligned([0 * loss for loss in model.losses()], list(model.parameters()))
     assert flat(model.shared()).abs().max() == 0
     assert report.after.norms == [0, 0]
 
@@ -180,7 +177,7 @@ def test_parallel_gradients_do_not_vanish():
     """They span one direction; rounding errors across it must not set the scale."""
     model = TwoTasks(torch.float32)
     rows = jacobian([model.losses()[0]], model.shared())
-    report = align_gradients([model.losses()[0], 3.1 * model.losses()[0]], list(model.parameters()))
+    report = aligned([model.losses()[0], 3.1 * model.losses()[0]], list(model.parameters()))
     found = flat(model.shared())
     assert torch.cosine_similarity(found, rows[0], dim=0) > 0.999
     assert found.norm() > rows[0].norm()
@@ -192,14 +189,14 @@ def test_detached_tasks_share_nothing():
     features = model.trunk(model.inputs.double())
     apart = model.heads[1](features.detach()).square().mean()
     with pytest.raises(ModelError, match="no parameter is reached by all 2 losses; alignment"):
-        align_gradients([model.losses()[0], apart], list(model.parameters()))
+        aligned([model.losses()[0], apart], list(model.parameters()))
 
 
 def test_diverged_losses_are_named():
     model = TwoTasks()
     first, second = model.losses()
     with pytest.raises(ModelError, match="gradients are not finite, the training has diverged"):
-        align_gradients([first * float("nan"), second], list(model.parameters()))
+        aligned([first * float("nan"), second], list(model.parameters()))
 
 
 def test_the_published_matrix_is_aligned_as_published(shared_dir):
@@ -210,106 +207,14 @@ def test_the_published_matrix_is_aligned_as_published(shared_dir):
     rows[0] *= 3
     rows[1] = 0.5 * rows[1] - 0.2 * rows[0]
     values = nn.Parameter(torch.zeros(1000))
-    report = align_gradients([row @ values for row in rows], [values])
+    report = aligned([row @ values for row in rows], [values])
     with np.load(shared_dir / "goldens" / "efficientmfd.npz") as golden:
         balance, summed = golden["train.gmta_min_weights"], golden["train.gmta_min_grad"]
     np.testing.assert_allclose(report.weights, balance.sum(axis=1), atol=1e-4)
     np.testing.assert_allclose(values.grad.numpy(), summed, atol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def boxed(tmp_path_factory):
-    """Two pairs with a bright person each."""
-    folder = tmp_path_factory.mktemp("boxed")
-    for name in ("vi", "ir"):
-        (folder / name).mkdir()
-    images, notes = [], []
-    for index in range(2):
-        picture = np.full((64, 64), 60, np.uint8)
-        picture[10:50, 12 + 10 * index : 40] = 220
-        for name in ("vi", "ir"):
-            cv2.imwrite(str(folder / name / f"{index}.png"), picture)
-        images.append({"id": index, "file_name": f"{index}.png"})
-        box = [12 + 10 * index, 10, 28 - 10 * index, 40]
-        notes.append({"image_id": index, "category_id": 1, "bbox": box})
-    content = {"images": images, "annotations": notes, "categories": [{"id": 1, "name": "people"}]}
-    (folder / "boxes.json").write_text(json.dumps(content))
-    return folder
-
-
-@pytest.fixture
-def tiny(monkeypatch):
-    """Detection training on small samples, with a record of which steps were aligned."""
-    calls = []
-
-    def spy(losses, parameters):
-        report = align_gradients(losses, parameters)
-        calls.append((report, [p.grad is not None for p in parameters]))
-        return report
-
-    monkeypatch.setattr(detection, "align_gradients", spy)
-    return calls
-
-
-def lines(out):
-    return [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
-
-
-@pytest.mark.parametrize(("every", "aligned"), [(0, []), (1, [1, 2, 3]), (2, [2]), (3, [3])])
-def test_detection_training_aligns_every_so_many_steps(boxed, tiny, tmp_path, every, aligned):
-    recipe = detection.DetectionRecipe(steps=3, batch=1, size=(64, 64), align_every=every)
-    detection.train_detection(recipe, [boxed], tmp_path / "out")
-    rows = lines(tmp_path / "out")
-    assert [row["step"] for row in rows] == [1, 2, 3]
-    assert [row["step"] for row in rows if "alignment" in row] == aligned
-    assert len(tiny) == len(aligned)
-    for row in rows:
-        if "alignment" in row:
-            after = row["alignment"]["after"]
-            assert after["condition"] == pytest.approx(1, abs=1e-3)
-            assert after["norms"][0] == pytest.approx(after["norms"][1], rel=1e-3) != 0
-
-
-def test_the_published_interval_is_the_default():
-    assert detection.DetectionRecipe().align_every == 1000
-
-
-def test_what_both_tasks_train_is_found_in_the_network(boxed, tmp_path, monkeypatch):
-    """All of the trained backbone and pyramid, but for the coarsest map, which fusion ignores."""
-    found = {}
-
-    def spy(losses, parameters):
-        report = align_gradients(losses, parameters)
-        found["shared"] = report.shared
-        return report
-
-    def create(name):
-        found["model"] = model = mmfusion.create_model(name)
-        return model
-
-    monkeypatch.setattr(detection, "align_gradients", spy)
-    monkeypatch.setattr(detection, "create_model", create)
-    recipe = detection.DetectionRecipe(steps=1, batch=1, size=(64, 64), align_every=1)
-    detection.train_detection(recipe, [boxed], tmp_path / "out")
-    parameters = dict(found["model"].features.named_parameters())
-    coarsest = [name for name in parameters if name.startswith("output.3.")]
-    assert len(coarsest) == 2
-    trained = [p for n, p in parameters.items() if p.requires_grad and n not in coarsest]
-    assert found["shared"] == sum(parameter.numel() for parameter in trained)
-
-
-def test_missing_torchjd_is_answered_before_training(boxed, tmp_path, monkeypatch, capsys):
+def test_missing_torchjd_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)
-    arguments = ["train", "--model", "efficientmfd_tiny", "--data", str(boxed)]
-    arguments += ["--out", str(tmp_path / "out"), "--steps", "2", "--batch", "1"]
-    assert cli.main([*arguments, "--align-every", "2"]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("mmfusion train: gradient alignment needs torchjd")
-    assert "pip install 'mmfusion[train]', or switch alignment off (--align-every 0)" in error
-    assert not (tmp_path / "out").exists()
-
-
-def test_alignment_is_refused_for_other_networks(boxed, tmp_path, capsys):
-    arguments = ["train", "--model", "s4fusion_tiny", "--data", str(boxed), "--out", str(tmp_path)]
-    assert cli.main([*arguments, "--align-every", "2"]) == 1
-    assert "--align-every is for detection networks; leave it out for" in capsys.readouterr().err
+    with pytest.raises(ModelError, match=r"alignment needs torchjd .* \(align_every: 0\)"):
+        require_alignment()

@@ -64,36 +64,47 @@ def require_alignment() -> None:
     _weighting()
 
 
-def align_gradients(losses: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> Alignment:
-    """Set ``grad`` of each parameter, in place of ``sum(losses).backward()``.
+def task_gradients(
+    losses: Sequence[Tensor], parameters: Sequence[nn.Parameter]
+) -> list[list[Tensor | None]]:
+    """Gradients of each loss, apart from each other; None where a loss does not reach."""
+    return [
+        list(
+            torch.autograd.grad(
+                loss, parameters, retain_graph=loss is not losses[-1], allow_unused=True
+            )
+        )
+        for loss in losses
+    ]
 
-    Which parameters are shared is read from the losses: those that every one of them reaches.
-    They get the sum of the aligned gradients. All others get what ``backward`` would give them:
-    the sum over the losses that reach them, or None.
+
+def align_gradients(
+    gradients: Sequence[Sequence[Tensor | None]], parameters: Sequence[nn.Parameter]
+) -> Alignment:
+    """Set ``grad`` of each parameter, in place of the sum over the tasks.
+
+    Which parameters are shared is read from the gradients: those that every loss reaches. They
+    get the sum of the aligned gradients. All others get what ``backward`` would give them: the
+    sum over the losses that reach them, or None.
 
     Args:
-        losses: one of each task, scalar, weighted already.
+        gradients: of each task and parameter, see `task_gradients`.
         parameters: to be trained; earlier gradients are replaced.
 
     Raises:
         ModelError: if torchjd is missing, if no parameter is shared, or if gradients are not
             finite.
     """
-    gradients = [
-        torch.autograd.grad(
-            loss, parameters, retain_graph=loss is not losses[-1], allow_unused=True
-        )
-        for loss in losses
-    ]
     # Of each parameter: its gradients, and by which losses.
     reached = [
         {task: gradient for task, gradient in enumerate(column) if gradient is not None}
         for column in zip(*gradients, strict=True)
     ]
-    shared = [list(own.values()) for own in reached if len(own) == len(losses)]
+    tasks = len(gradients)
+    shared = [list(own.values()) for own in reached if len(own) == tasks]
     if not shared:
         raise ModelError(
-            f"no parameter is reached by all {len(losses)} losses; alignment needs layers that "
+            f"no parameter is reached by all {tasks} losses; alignment needs layers that "
             "every task trains: connect the tasks to them, or switch alignment off"
         )
     gramian = torch.stack([_gramian(column) for column in shared]).sum(dim=0)
@@ -105,7 +116,7 @@ def align_gradients(losses: Sequence[Tensor], parameters: Sequence[nn.Parameter]
     balance = _balance(gramian)
     weights: list[float] = balance.sum(dim=1).tolist()
     for parameter, own in zip(parameters, reached, strict=True):
-        factors = weights if len(own) == len(losses) else [1.0] * len(losses)
+        factors = weights if len(own) == tasks else [1.0] * tasks
         parts = [factors[task] * gradient for task, gradient in own.items()]
         parameter.grad = reduce(add, parts) if parts else None
     return Alignment(
@@ -156,7 +167,7 @@ def _weighting() -> Callable[[Tensor], Callable[[Tensor], Tensor]]:
     except ImportError as error:
         raise ModelError(
             f"gradient alignment needs torchjd ({error}); install it with: "
-            "pip install 'mmfusion[train]', or switch alignment off (--align-every 0)"
+            "pip install 'mmfusion[train]', or switch alignment off (align_every: 0)"
         ) from error
     return cast("Callable[[Tensor], Callable[[Tensor], Tensor]]", AlignedMTLWeighting)
 

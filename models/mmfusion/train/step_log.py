@@ -11,8 +11,6 @@ from typing import Any
 from mmfusion.errors import DataError
 from mmfusion.train.output import replace_file
 
-LOG = "training.jsonl"
-
 
 class StepLog:
     """A file of JSON lines, one for each step."""
