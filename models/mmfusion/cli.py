@@ -49,40 +49,53 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         help="train a network on folders of images",
         description="Train a fusion network on infrared-visible pairs, a saliency network on RGB "
-        "images with metric depth and masks, or a detection network on pairs with boxes.",
+        "images with metric depth and masks, or a detection network on pairs with boxes. In many "
+        "processes: torchrun --nproc-per-node N -m mmfusion train ...",
     )
-    _add_model(train, *Role)
+    train.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        help=f"a YAML file, or one of: {', '.join(_presets())}",
+    )
     train.add_argument(
         "--data",
         type=Path,
         nargs="+",
         required=True,
         metavar="FOLDER",
-        help="fusion: subfolders ir and vi; saliency: rgb, depth (16-bit, millimetres) and gt; "
-        "detection: pairs and a COCO file, boxes.json or annotations/instances_*.json",
-    )
-    train.add_argument("--out", type=Path, required=True, help="where weights and recipe go")
-    train.add_argument(
-        "--steps", type=_at_least(1), help="default: 1200; saliency and detection 3000"
-    )
-    train.add_argument("--batch", type=_at_least(1), help="default: 6; saliency 8, detection 4")
-    train.add_argument(
-        "--crop",
-        type=_at_least(11),  # the window of the SSIM loss
-        help="fusion: side of the training crops that the network sees, pixels (default: 97)",
+        help="fusion: infrared-visible pairs; saliency: rgb, depth (16-bit, millimetres) and gt; "
+        "detection: pairs with boxes; see docs/train.md",
     )
     train.add_argument(
-        "--scales",
-        type=_at_least(1),
+        "--validation",
+        type=Path,
         nargs="+",
-        help="fusion: sizes to train for, see --fusion-scale of export; 1 alone for a network "
-        "that does not blend (default: 1 2 4)",
+        default=[],
+        metavar="FOLDER",
+        help="more such folders, to measure on",
     )
-    train.add_argument("--seed", type=_at_least(0), default=0)
+    train.add_argument("--out", type=Path, required=True, help="where weights and figures go")
+    train.add_argument(
+        "--set",
+        dest="changes",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the recipe, such as loop.steps=100",
+    )
+    train.add_argument(
+        "--resume", action="store_true", help="go on with the interrupted training in --out"
+    )
+    train.add_argument(
+        "--workers",
+        type=_at_least(0),
+        default=0,
+        help="processes that prepare samples beside the one that trains (default: 0)",
+    )
     train.set_defaults(command=_train)
 
     evaluate = commands.add_parser("evaluate", help="measure a network on held-out images")
-    _add_model(evaluate, Role.FUSION, Role.SALIENCY)
+    _add_model(evaluate, *Role)
     evaluate.add_argument("--checkpoint", type=Path, required=True)
     evaluate.add_argument(
         "--data", type=Path, nargs="+", required=True, metavar="FOLDER", help="as for train"
@@ -155,30 +168,32 @@ def _at_least(least: int) -> Callable[[str], int]:
     return parse
 
 
+def _presets() -> list[str]:
+    """Recipes that come with the package, without importing what reads them."""
+    return sorted(path.stem for path in (Path(__file__).parent / "train/presets").glob("*.yaml"))
+
+
 def _train(options: argparse.Namespace) -> None:
-    names = ("model", "steps", "batch", "crop", "scales", "seed")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    role = _role(options, "crop", "scales")
-    if role is Role.SALIENCY:
-        from mmfusion.train.saliency import SaliencyRecipe, train_saliency  # noqa: PLC0415
+    from mmfusion.train.recipes import load_recipe  # noqa: PLC0415
+    from mmfusion.train.run import Places, train  # noqa: PLC0415
 
-        train_saliency(SaliencyRecipe(**given), options.data, options.out)
-    elif role is Role.DETECTION:
-        from mmfusion.train.detection import DetectionRecipe, train_detection  # noqa: PLC0415
-
-        train_detection(DetectionRecipe(**given), options.data, options.out)
-    else:
-        from mmfusion.train.fusion import FusionRecipe, train_fusion  # noqa: PLC0415
-
-        train_fusion(FusionRecipe(**given), options.data, options.out)
+    places = Places(options.data, options.validation, options.out)
+    recipe = load_recipe(options.recipe, options.changes)
+    train(recipe, places, resume=options.resume, workers=options.workers)
+    print(f"wrote {options.out}/model.safetensors; curves: tensorboard --logdir {options.out}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     what = (options.model, options.checkpoint, options.data, options.out)
-    if _role(options, "fusion_scale") is Role.SALIENCY:
+    role = _role(options, fusion_scale=Role.FUSION)
+    if role is Role.SALIENCY:
         from mmfusion.evaluate_saliency import evaluate_saliency  # noqa: PLC0415
 
         rows = evaluate_saliency(*what)
+    elif role is Role.DETECTION:
+        from mmfusion.evaluate_detection import evaluate_detection  # noqa: PLC0415
+
+        rows = evaluate_detection(*what)
     else:
         from mmfusion.evaluate_fusion import evaluate_fusion  # noqa: PLC0415
 
@@ -189,13 +204,13 @@ def _evaluate(options: argparse.Namespace) -> None:
         _print_row(title, [f"{values[name]:.3f}" for name in names])
 
 
-def _role(options: argparse.Namespace, *only_for_fusion: str) -> Role:
+def _role(options: argparse.Namespace, **only_for: Role) -> Role:
     """Task of the chosen model, which must fit the options that are given."""
     role = next(role for role in Role if options.model in list_models(role))
-    for name in only_for_fusion:
-        if role is not Role.FUSION and getattr(options, name) is not None:
+    for name, needed in only_for.items():
+        if role is not needed and getattr(options, name) is not None:
             option = f"--{name.replace('_', '-')}"
-            raise DataError(f"{option} is for fusion networks; leave it out for {options.model}")
+            raise DataError(f"{option} is for {needed} networks; leave it out for {options.model}")
     return role
 
 

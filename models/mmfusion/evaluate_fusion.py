@@ -42,7 +42,7 @@ def evaluate_fusion(
     load_checkpoint(network, checkpoint)
     fusion = LumaFusion(network, fusion_scale).eval()
     methods: dict[str, Callable[[Pair], Picture]] = {
-        "network": lambda pair: _fuse(fusion, pair),
+        "network": lambda pair: fuse_luma(fusion, pair),
         "average": lambda pair: average_fusion(pair.infrared, pair.visible),
         "maximum": lambda pair: maximum_fusion(pair.infrared, pair.visible),
     }
@@ -61,11 +61,16 @@ def evaluate_fusion(
     return means
 
 
-def _fuse(fusion: LumaFusion, pair: Pair) -> Picture:
+def fuse_luma(
+    fusion: LumaFusion,
+    pair: Pair,
+    device: torch.device = torch.device("cpu"),  # noqa: B008
+) -> Picture:
+    """Fuse a pair at its own size: uint8 (H, W)."""
     infrared, luma = (
-        torch.from_numpy(picture)[None, None].float() / 255
+        torch.from_numpy(picture)[None, None].to(device).float() / 255
         for picture in (pair.infrared, pair.visible)
     )
     with torch.inference_mode():
-        picture: Picture = pack_uint8(fusion(infrared, luma))[..., 0].numpy()
+        picture: Picture = pack_uint8(fusion(infrared, luma))[..., 0].cpu().numpy()
     return picture

@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from tqdm import tqdm
 
 from mmfusion.checkpoint import load_checkpoint
@@ -61,23 +62,38 @@ def evaluate_saliency(
         tqdm(sorted(scenes, key=_size), unit="scene", dynamic_ncols=True), _size
     )
     for size, alike in by_size:
-        branch = SaliencyBranch(
-            cast("HAF", network),
-            rgb_size=size,
-            depth_size=size,
-            input_size=None,
-            depth_range=depth_range,
-        ).eval()
+        branch = saliency_branch(network, size, depth_range)
         for scene in alike:
-            truth = np.where(scene.mask > _FOREGROUND, 255, 0).astype(np.uint8)
             for modalities, entries in compared.items():
-                saliency = _find(branch, scene, with_depth="depth" in modalities)
-                entries.append(compare_saliency(saliency, truth))
+                _, judged = judge_scene(branch, scene, with_depth="depth" in modalities)
+                entries.append(judged)
     figures = {name: summarise_saliency(entries) for name, entries in compared.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
     record = {"scenes": len(scenes), "figures": figures}
     out.write_text(json.dumps(record, indent=2) + "\n")
     return figures
+
+
+def saliency_branch(
+    network: nn.Module, size: tuple[int, int], depth_range: DepthRange
+) -> SaliencyBranch:
+    """A trained network as it runs on pictures of a size (height, width)."""
+    return SaliencyBranch(
+        cast("HAF", network),
+        rgb_size=size,
+        depth_size=size,
+        input_size=None,
+        depth_range=depth_range,
+    ).eval()
+
+
+def judge_scene(
+    branch: SaliencyBranch, scene: Scene, *, with_depth: bool
+) -> tuple[NDArray[np.uint8], SaliencyFigures]:
+    """The map of a scene, uint8 (H, W), and how it compares with the mask."""
+    truth = np.where(scene.mask > _FOREGROUND, 255, 0).astype(np.uint8)
+    saliency = _find(branch, scene, with_depth=with_depth)
+    return saliency, compare_saliency(saliency, truth)
 
 
 def _size(scene: Scene) -> tuple[int, int]:
@@ -86,9 +102,10 @@ def _size(scene: Scene) -> tuple[int, int]:
 
 def _find(branch: SaliencyBranch, scene: Scene, *, with_depth: bool) -> NDArray[np.uint8]:
     raw = scene.depth.astype("<u2").view(np.uint8).reshape(*scene.depth.shape, 2)
-    metres, valid = unpack_depth(torch.from_numpy(raw))
+    device = next(branch.parameters()).device
+    metres, valid = unpack_depth(torch.from_numpy(raw).to(device))
     with torch.inference_mode():
-        rgb = unpack_rgb8(torch.from_numpy(scene.rgb))
+        rgb = unpack_rgb8(torch.from_numpy(scene.rgb).to(device))
         probability = branch(rgb, metres, valid * float(with_depth))
-        picture: NDArray[np.uint8] = pack_uint8(probability)[..., 0].numpy()
+        picture: NDArray[np.uint8] = pack_uint8(probability)[..., 0].cpu().numpy()
     return picture

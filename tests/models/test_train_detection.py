@@ -13,20 +13,23 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("timm", reason="timm is not installed")
 
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import mmfusion
+from mmfusion import cli
 from mmfusion.efficientmfd.config import M3FD_CLASSES
 from mmfusion.efficientmfd.diffusion import latents_to_boxes
 from mmfusion.efficientmfd.roi_align import pool_by_roi_align
 from mmfusion.errors import DataError
+from mmfusion.train import run
 from mmfusion.train.box_noise import noisy_latents
 from mmfusion.train.boxed_pairs import load_boxed_pairs, to_grey8
-from mmfusion.train.detection import DetectionRecipe, draw_sample, train_detection
+from mmfusion.train.detection import draw_sample
 from mmfusion.train.detection_losses import detection_losses
 from mmfusion.train.detection_matching import UNMATCHED, Objects, match_proposals
 from mmfusion.train.joint_fusion_losses import joint_fusion_losses, object_mask
 from mmfusion.train.level_pool import pool_on_own_level
+from mmfusion.train.recipes import load_recipe
 
 pytestmark = pytest.mark.torch
 SIZE = (256, 320)
@@ -186,7 +189,7 @@ def test_classes_without_labels_cost_nothing():
         Objects(torch.zeros(0, 4, dtype=torch.double), torch.zeros(0, dtype=torch.long)),
     ]
     labelled = torch.tensor([[True, True, False], [True, False, True]])
-    losses = detection_losses(logits, boxes, objects, size, labelled)
+    losses = detection_losses(logits, boxes, objects, size, labelled=labelled)
     (gradient,) = torch.autograd.grad(losses[0, 0], logits)
     assert (gradient.abs().sum(dim=2)[0] > 0).tolist() == labelled.tolist()
     nothing = detection_losses(logits[:, 1:], boxes[:, 1:], objects[1:], size)
@@ -329,7 +332,7 @@ def test_samples_keep_boxes_on_their_objects(recording):
     pairs = load_boxed_pairs([recording], M3FD_CLASSES)
     left_out = 0
     for index in range(60):
-        sample = draw_sample(pairs[index % 3], (64, 96), 0.0, rng)
+        sample = draw_sample(pairs[index % 3], (64, 96), 0.0, 0.0, rng)
         assert sample.visible.shape == (3, 64, 96)
         assert sample.infrared.shape == (1, 64, 96)
         left_out += len(sample.objects.labels) == 0
@@ -344,16 +347,31 @@ def test_samples_keep_boxes_on_their_objects(recording):
 
 def test_missing_infrared_is_the_luma(recording):
     pair = load_boxed_pairs([recording], M3FD_CLASSES)[0]
-    sample = draw_sample(pair, (64, 96), 1.0, np.random.default_rng(0))
+    sample = draw_sample(pair, (64, 96), 1.0, 0.0, np.random.default_rng(0))
     red, green, blue = sample.visible
     torch.testing.assert_close(sample.infrared[0], 0.299 * red + 0.587 * green + 0.114 * blue)
 
 
+def test_missing_visible_is_the_infrared(recording):
+    pair = load_boxed_pairs([recording], M3FD_CLASSES)[0]
+    sample = draw_sample(pair, (64, 96), 0.0, 1.0, np.random.default_rng(0))
+    assert all(torch.equal(channel, sample.infrared[0]) for channel in sample.visible)
+
+
+SMALL = ["loop.steps=2", "loop.batch=2", "size=[64, 96]"]
+
+
+def train(recording, out, *changes):
+    content = load_recipe("efficientmfd_tiny", [*SMALL, *changes])
+    run.train(content, run.Places([recording], [], out))
+    return [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
+
+
 def test_training_writes_weights_that_fit_the_model(recording, tmp_path):
-    recipe = DetectionRecipe(steps=2, batch=2, size=(64, 96), seed=4)
-    train_detection(recipe, [recording], tmp_path / "out")
-    record = json.loads((tmp_path / "out" / "recipe.json").read_text())
-    assert (record["model"], record["steps"], record["pairs"]) == ("efficientmfd_tiny", 2, 3)
+    train(recording, tmp_path / "out", "loop.seed=4")
+    recipe = load_recipe(str(tmp_path / "out" / "recipe.yaml"))
+    assert (recipe["model"], recipe["loop"]["steps"]) == ("efficientmfd_tiny", 2)
+    assert json.loads((tmp_path / "out" / "record.json").read_text())["samples"] == 3
     trained = load_file(tmp_path / "out" / "model.safetensors")
     torch.manual_seed(4)
     model = mmfusion.create_model("efficientmfd_tiny")
@@ -361,3 +379,53 @@ def test_training_writes_weights_that_fit_the_model(recording, tmp_path):
     model.load_state_dict(trained)
     for part in ("features.", "fusion.", "head."):
         assert any(k.startswith(part) and not torch.equal(v, trained[k]) for k, v in fresh.items())
+
+
+@pytest.mark.parametrize(("every", "aligned"), [(0, []), (1, [1, 2, 3]), (2, [2])])
+def test_gradients_are_aligned_every_so_many_steps(recording, tmp_path, every, aligned):
+    rows = train(recording, tmp_path / "out", "loop.steps=3", f"align_every={every}")
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert [row["step"] for row in rows if "alignment" in row] == aligned
+    for row in rows:
+        if "alignment" in row:
+            after = row["alignment"]["after"]
+            assert after["condition"] == pytest.approx(1, abs=1e-3)
+            assert after["norms"][0] == pytest.approx(after["norms"][1], rel=1e-3) != 0
+
+
+def test_both_tasks_share_all_but_what_fusion_ignores(recording, tmp_path):
+    (row,) = train(recording, tmp_path / "out", "loop.steps=1", "align_every=1")
+    features = mmfusion.create_model("efficientmfd_tiny").features
+    parameters = {n: p for n, p in features.named_parameters() if p.requires_grad}
+    coarsest = [name for name in parameters if name.startswith("output.3.")]
+    assert len(coarsest) == 2
+    shared = sum(p.numel() for name, p in parameters.items() if name not in coarsest)
+    assert row["alignment"]["shared"] == shared
+
+
+@pytest.mark.parametrize(
+    ("alone", "gone"), [("fusion_weight", "structure"), ("detection_weight", "giou")]
+)
+def test_each_task_can_be_learnt_alone(recording, tmp_path, alone, gone):
+    (row,) = train(recording, tmp_path / "out", "loop.steps=1", f"{alone}=0", "align_every=0")
+    assert gone not in row
+    assert len({"structure", "giou"} & row.keys()) == 1
+    with pytest.raises(DataError, match="detection_weight and fusion_weight are both 0"):
+        train(recording, tmp_path / "o", "detection_weight=0", "fusion_weight=0")
+
+
+def test_a_network_is_measured_with_both_cameras_and_with_each(recording, tmp_path, capsys):
+    pytest.importorskip("faster_coco_eval", reason="mmfusion[eval] is not installed")
+    checkpoint = tmp_path / "model.safetensors"
+    torch.manual_seed(0)
+    save_file(mmfusion.create_model("efficientmfd_tiny").state_dict(), checkpoint)
+    out = tmp_path / "figures.json"
+    what = ["evaluate", "--model", "efficientmfd_tiny", "--checkpoint", str(checkpoint)]
+    assert cli.main([*what, "--data", str(recording), "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    assert record["pairs"] == 3
+    assert list(record["figures"]) == ["rgb+thermal", "rgb", "thermal"]
+    for figures in record["figures"].values():
+        assert 0 <= figures["AP"] <= figures["AP50"] <= 1
+        assert figures["classes"]["People"]["objects"] == 3
+    assert "rgb+thermal" in capsys.readouterr().out

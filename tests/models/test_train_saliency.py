@@ -43,8 +43,7 @@ def scenes(tmp_path):
 
 def test_weights_of_an_earlier_training_are_kept(scenes, tmp_path, capsys):
     (tmp_path / "model.safetensors").write_bytes(b"hours of work")
-    arguments = ["train", "--model", MODEL, "--data", str(scenes), "--out", str(tmp_path)]
-    assert cli.main(arguments) == 1
+    assert cli.main(["train", MODEL, "--data", str(scenes), "--out", str(tmp_path)]) == 1
     assert "model.safetensors exists already; pass another --out" in capsys.readouterr().err
     assert (tmp_path / "model.safetensors").read_bytes() == b"hours of work"
 
@@ -63,10 +62,10 @@ def test_the_loss_is_the_published_one():
 
 def test_training_learns_and_its_weights_fit_the_model(scenes, tmp_path):
     out = tmp_path / "out"
-    arguments = ["train", "--model", MODEL, "--data", str(scenes), "--out", str(out)]
-    assert cli.main([*arguments, "--steps", "3", "--batch", "2", "--seed", "4"]) == 0
-    recipe = json.loads((out / "recipe.json").read_text())
-    assert (recipe["model"], recipe["steps"], recipe["scenes"]) == (MODEL, 3, 3)
+    arguments = ["train", MODEL, "--data", str(scenes), "--out", str(out)]
+    changes = ["--set", "loop.steps=3", "loop.batch=2", "loop.seed=4"]
+    assert cli.main([*arguments, *changes]) == 0
+    assert json.loads((out / "record.json").read_text())["samples"] == 3
     trained = load_file(out / "model.safetensors")
     torch.manual_seed(4)
     model = mmfusion.create_model(MODEL)
@@ -99,10 +98,21 @@ def test_wrong_data_are_named(scenes, tmp_path):
         load_scenes([tmp_path])
 
 
-def test_options_of_fusion_networks_are_refused(scenes, tmp_path, capsys):
-    arguments = ["train", "--model", MODEL, "--data", str(scenes), "--out", str(tmp_path / "o")]
-    assert cli.main([*arguments, "--crop", "40"]) == 1
-    assert "--crop is for fusion networks" in capsys.readouterr().err
+def test_keys_of_other_networks_are_refused(scenes, tmp_path, capsys):
+    arguments = ["train", MODEL, "--data", str(scenes), "--out", str(tmp_path / "o")]
+    assert cli.main([*arguments, "--set", "crop=40"]) == 1
+    assert f"recipe of {MODEL}: crop: unknown key" in capsys.readouterr().err
+
+
+def test_validation_tells_how_maps_compare(scenes, tmp_path):
+    pytest.importorskip("py_sod_metrics", reason="mmfusion[eval] is not installed")
+    out = tmp_path / "out"
+    arguments = ["train", MODEL, "--data", str(scenes), "--validation", str(scenes)]
+    changes = ["--set", "loop.steps=2", "loop.batch=2", "loop.validate_every=1"]
+    assert cli.main([*arguments, "--out", str(out), *changes]) == 0
+    rows = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
+    assert [row["validation"].keys() for row in rows] == [{"S", "MAE"}] * 2
+    assert (out / "best.safetensors").is_file()
 
 
 def test_a_network_is_measured_with_depth_and_without(scenes, tmp_path, capsys):

@@ -108,6 +108,14 @@ class S4Fusion(nn.Module):
         )
         self.tail = Tail(config.channels, unused_norm=config.unused_published_layers)
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of what no optimiser should let decay: the scans' dynamics and skips."""
+        return {
+            name
+            for name, _ in self.named_parameters()
+            if name.rpartition(".")[2] in {"log_a", "skip"}
+        }
+
     def forward(self, infrared: Tensor, visible: Tensor) -> Tensor:
         """Fuse registered pairs.
 

@@ -1,10 +1,8 @@
-"""A plain training loop for networks that fuse a pair of images and detect objects in it."""
+"""What a detection network learns, with fusion in the same stage."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -12,70 +10,74 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from mmfusion.efficientmfd.diffusion import LAST_TIME, TIMESTEPS, latents_to_boxes
 from mmfusion.efficientmfd.network import EfficientMFD
+from mmfusion.errors import DataError
+from mmfusion.evaluate_detection import detect_objects, draw_detections
+from mmfusion.metrics import JudgedBoxes, average_precision, detection_library
 from mmfusion.registry import create_model
 from mmfusion.train import detection_losses, joint_fusion_losses
 from mmfusion.train.box_noise import noisy_latents
 from mmfusion.train.boxed_pairs import BoxedPair, load_boxed_pairs
 from mmfusion.train.detection_matching import Objects
 from mmfusion.train.level_pool import pool_on_own_level
-from mmfusion.train.output import WEIGHTS, make_output
-from mmfusion.train.schedule import warmup_cosine
+from mmfusion.train.processes import Processes
+from mmfusion.train.recipes import STRICT, Loop, Natural, Optimiser, Positive, Share, Weight
+from mmfusion.train.task import Losses, Validation, evenly
 
 _SMALLEST_CROP = 0.6  # of each side
 _KEPT_SHARE = 0.4  # of a box; with less of it in sight, nobody can tell where it ends
 _LUMA = (0.299, 0.587, 0.114)  # what a compiled graph shows instead of missing infrared
-_WEIGHT_DECAY = 1e-4
-_SAVE_EVERY = 200  # steps
+_DETECTION_TERMS = ("class", "l1", "giou")  # of the last stage
+_FUSION_TERMS = ("structure", "detail", "brightness")
+_SHOWN = 4  # pairs, of those that are validated
 
 
-@dataclass(frozen=True)
+@dataclass(config=STRICT, frozen=True, kw_only=True)
 class DetectionRecipe:
-    """How a fusing detector is trained; written beside its weights.
+    """How a detection network is trained: fusion and detection in one stage.
 
     Attributes:
         model: name for `create_model`.
-        steps: optimiser steps.
-        batch: pairs per step.
-        size: (height, width) that pairs are cut and scaled to: what the network sees at run time.
-        learning_rate: peak, after a linear warm-up over the first 5 %; then cosine to a tenth.
-        fusion_weight: of the fusion loss against the detection loss; 1 is published. It hardly
-            matters at first: Adam learns at the same rate whatever the scale of a loss, and the
-            only layers that both losses train, the backbone, feel detection far more.
-        fusion_share: share of the batch that is fused, one pair at least; 1 is published. Fusion
-            is half of the work and learns from every pixel, detection from a few objects.
+        loop: how training runs.
+        optimiser: how weights follow gradients.
+        size: (height, width) of the samples.
+        detection_weight, fusion_weight: of the two tasks; with 0 the other is learnt alone.
+        fusion_share: of each part of a batch, the share that fusion is learnt from; it is half
+            of the work and learns from every pixel, detection from a few objects.
         without_thermal: share of samples whose infrared is the luma of the visible image, as on
             a robot whose thermal camera has stalled.
+        without_visible: share of samples whose visible image is the infrared one.
         from_noise: share of samples whose boxes start as pure noise, as they do at run time; the
             others start at any time of diffusion. 0 is published, and right for many sampling
             steps; with one step, little training is to be wasted on boxes half-way in place.
-        seed: of weights, samples, boxes and noise.
+        align_every: steps from one alignment of the two tasks' gradients to the next, see
+            `align_gradients`; 1000 is published, 1 aligns in each step, 0 never.
     """
 
-    model: str = "efficientmfd_tiny"
-    steps: int = 3000
-    batch: int = 4
-    size: tuple[int, int] = (240, 320)
-    learning_rate: float = 1e-3
-    fusion_weight: float = 1.0
-    fusion_share: float = 0.25
-    without_thermal: float = 0.2
-    from_noise: float = 0.5
-    seed: int = 0
+    model: str
+    loop: Loop
+    optimiser: Optimiser
+    size: tuple[Positive, Positive]
+    detection_weight: Weight = 1.0
+    fusion_weight: Weight = 1.0
+    fusion_share: Share = 1.0
+    without_thermal: Share = 0.0
+    without_visible: Share = 0.0
+    from_noise: Share = 0.0
+    align_every: Natural = 1000
 
 
 class Sample(NamedTuple):
-    """A cut of a pair, as the network sees it.
+    """What the network sees of a pair, and what is to be found in it.
 
     Attributes:
-        visible: RGB, (3, H, W), 0..255.
-        infrared: (1, H, W), 0..255.
-        objects: what is in the cut.
+        visible: RGB, 0..255, (3, H, W).
+        infrared: 0..255, (1, H, W).
+        objects: boxes in the sample.
         labelled: which classes the objects cover, bool (C,).
     """
 
@@ -85,99 +87,144 @@ class Sample(NamedTuple):
     labelled: Tensor
 
 
-def train_detection(recipe: DetectionRecipe, folders: Sequence[Path], out: Path) -> None:
-    """Train and write ``model.safetensors`` and ``recipe.json`` into ``out``.
+class Start(NamedTuple):
+    """Where the boxes of a sample start.
 
-    Args:
-        recipe: what to do.
-        folders: see `load_boxed_pairs`.
-        out: created if absent.
-
-    Raises:
-        DataError: if the data are unusable.
-        ModelError: if the model is unknown.
+    Attributes:
+        latents: noisy boxes, (P, 4).
+        time: of diffusion.
     """
-    torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
-    model = cast("EfficientMFD", create_model(recipe.model)).train()
-    # A sixth faster on CPUs.
-    model = model.to(memory_format=torch.channels_last)
-    pairs = load_boxed_pairs(folders, model.config.classes)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=_WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(recipe.steps))
-    make_output(out)
-    with tqdm(range(recipe.steps), unit="step", dynamic_ncols=True) as progress:
-        for step in progress:
-            chosen = rng.integers(len(pairs), size=recipe.batch)
-            samples = [
-                draw_sample(pairs[index], recipe.size, recipe.without_thermal, rng)
-                for index in chosen
-            ]
-            fused = max(1, round(recipe.fusion_share * recipe.batch))
-            times = np.where(
-                rng.random(recipe.batch) < recipe.from_noise,
-                LAST_TIME,
-                rng.integers(TIMESTEPS, size=recipe.batch),
-            ).tolist()
-            detection, fusion = _losses(model, samples, times, fused, rng)
-            weighted_detection = (detection * detection.new_tensor(detection_losses.WEIGHTS)).sum()
-            weighted_fusion = (fusion * fusion.new_tensor(joint_fusion_losses.WEIGHTS)).sum()
-            optimiser.zero_grad(set_to_none=True)
-            (weighted_detection + recipe.fusion_weight * weighted_fusion).backward()
-            nn.utils.clip_grad_norm_(trained, 1.0)
-            optimiser.step()
-            schedule.step()
-            names = ("class", "l1", "giou", "structure", "detail", "brightness")
-            values = torch.cat((detection[-1], fusion)).tolist()
-            progress.set_postfix({n: f"{v:.3f}" for n, v in zip(names, values, strict=True)})
-            if (step + 1) % _SAVE_EVERY == 0 or step + 1 == recipe.steps:
-                weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-                save_file(weights, out / WEIGHTS)
-                record = {**asdict(recipe), "pairs": len(pairs)}
-                (out / "recipe.json").write_text(json.dumps(record, indent=2) + "\n")
+
+    latents: Tensor
+    time: int
 
 
-def _losses(
-    model: EfficientMFD,
-    samples: Sequence[Sample],
-    times: Sequence[int],
-    fused: int,
-    rng: np.random.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Detection losses (S, 3), and fusion losses (3,) of the first ``fused``, not weighted."""
-    visible = torch.stack([sample.visible for sample in samples])
-    infrared = torch.stack([sample.infrared for sample in samples])
-    labelled = torch.stack([sample.labelled for sample in samples])
-    objects = [sample.objects for sample in samples]
-    size = (visible.shape[-2], visible.shape[-1])
-    latents = torch.stack(
-        [
-            noisy_latents(o.boxes, model.config.proposals, size, time, rng)
-            for o, time in zip(objects, times, strict=True)
-        ]
+class DetectionTask:
+    """A `Task`: boxes, and a fused picture, of visible and infrared pictures."""
+
+    def __init__(
+        self, recipe: DetectionRecipe, folders: Sequence[Path], validation: Sequence[Path]
+    ) -> None:
+        """Read data and build the network.
+
+        Args:
+            recipe: what to do.
+            folders: see `load_boxed_pairs`.
+            validation: more of them, which are not trained on; may be empty.
+
+        Raises:
+            DataError: if the data are unusable, or both tasks weigh nothing.
+            MetricError: if there is something to validate and nothing to measure with.
+        """
+        if not recipe.detection_weight and not recipe.fusion_weight:
+            raise DataError("detection_weight and fusion_weight are both 0; give one a weight")
+        self._recipe = recipe
+        # A sixth faster on CPUs.
+        network = cast("EfficientMFD", create_model(recipe.model))
+        self.network: nn.Module = network.to(memory_format=torch.channels_last)
+        self._classes = network.config.classes
+        self._proposals = network.config.proposals
+        self._pairs = load_boxed_pairs(folders, self._classes)
+        self._validated: Sequence[BoxedPair] = ()
+        if validation:
+            detection_library()
+            pairs = load_boxed_pairs(validation, self._classes)
+            self._validated = evenly(pairs, recipe.loop.validate_samples)
+        self.names = [pair.name for pair in self._pairs]
+        self.align_every = recipe.align_every
+
+    def sample(self, item: int, step: int, rng: np.random.Generator) -> tuple[Sample, Start]:  # noqa: ARG002 (the protocol's)
+        """A window of a pair, and noisy boxes to start from."""
+        recipe = self._recipe
+        sample = draw_sample(
+            self._pairs[item], recipe.size, recipe.without_thermal, recipe.without_visible, rng
+        )
+        anywhere = rng.random() >= recipe.from_noise
+        time = int(rng.integers(TIMESTEPS)) if anywhere else LAST_TIME
+        boxes = sample.objects.boxes
+        return sample, Start(noisy_latents(boxes, self._proposals, recipe.size, time, rng), time)
+
+    def losses(self, samples: list[tuple[Sample, Start]], processes: Processes) -> Losses:
+        """Two tasks: detection and fusion."""
+        recipe, model = self._recipe, cast("EfficientMFD", self.network)
+        batch = [_on_device(sample, processes.device) for sample, _ in samples]
+        visible = torch.stack([sample.visible for sample in batch])
+        infrared = torch.stack([sample.infrared for sample in batch])
+        objects = [sample.objects for sample in batch]
+        pyramid = model.pyramid(visible, infrared)
+        tasks: list[Tensor] = []
+        terms: dict[str, Tensor] = {}
+        if recipe.detection_weight:
+            latents = torch.stack([start.latents for _, start in samples]).to(processes.device)
+            times = torch.tensor([start.time for _, start in samples], device=processes.device)
+            logits, boxes = model.head(
+                pyramid,
+                latents_to_boxes(latents, recipe.size),
+                model.head.modulations(times),
+                pool_on_own_level,
+            )
+            labelled = torch.stack([sample.labelled for sample in batch])
+            found = detection_losses.detection_losses(
+                logits.float(),
+                boxes.float(),
+                objects,
+                recipe.size,
+                labelled=labelled,
+                mean=processes.mean,
+            )
+            weights = found.new_tensor(detection_losses.WEIGHTS)
+            tasks.append(recipe.detection_weight * (found * weights).sum())
+            terms |= dict(zip(_DETECTION_TERMS, found[-1].detach(), strict=True))
+        if recipe.fusion_weight:
+            fused = max(1, round(recipe.fusion_share * len(batch)))
+            visible, infrared = visible[:fused], infrared[:fused]
+            p2, p3, p4, p5 = (level[:fused] for level in pyramid)
+            _, luminance = model.fuse(visible, infrared, (p2, p3, p4, p5))
+            parts = joint_fusion_losses.joint_fusion_losses(
+                luminance.float(),
+                infrared / 255,
+                visible.amax(dim=1, keepdim=True) / 255,
+                joint_fusion_losses.object_mask([o.boxes for o in objects[:fused]], recipe.size).to(
+                    processes.device
+                ),
+            )
+            weights = parts.new_tensor(joint_fusion_losses.WEIGHTS)
+            tasks.append(recipe.fusion_weight * (parts * weights).sum())
+            terms |= dict(zip(_FUSION_TERMS, parts.detach(), strict=True))
+        return Losses(tuple(tasks), terms)
+
+    def validate(self, network: nn.Module) -> Validation | None:
+        """Average precision over the classes that occur, at IoU 0.5 as the score."""
+        if not self._validated:
+            return None
+        detector = cast("EfficientMFD", network)
+        judged: list[JudgedBoxes] = []
+        pictures: dict[str, NDArray[np.uint8]] = {}
+        for pair in self._validated:
+            picture, boxes = detect_objects(detector, pair)
+            judged.append(boxes)
+            if len(pictures) < _SHOWN:
+                pictures[pair.name] = draw_detections(picture, boxes, self._classes)
+        mean = average_precision(judged, self._classes).mean
+        figures = {"AP50": mean.ap50 or 0.0, "AP": mean.ap or 0.0}
+        return Validation(figures["AP50"], figures, pictures)
+
+
+def _on_device(sample: Sample, device: torch.device) -> Sample:
+    return Sample(
+        sample.visible.to(device),
+        sample.infrared.to(device),
+        Objects(sample.objects.boxes.to(device), sample.objects.labels.to(device)),
+        sample.labelled.to(device),
     )
-    pyramid = model.pyramid(visible, infrared)
-    logits, boxes = model.head(
-        pyramid,
-        latents_to_boxes(latents, size),
-        model.head.modulations(torch.tensor(times)),
-        pool_on_own_level,
-    )
-    detection = detection_losses.detection_losses(logits, boxes, objects, size, labelled)
-    visible, infrared = visible[:fused], infrared[:fused]
-    p2, p3, p4, p5 = (level[:fused] for level in pyramid)
-    _, luminance = model.fuse(visible, infrared, (p2, p3, p4, p5))
-    brightest = visible.amax(dim=1, keepdim=True)
-    mask = joint_fusion_losses.object_mask([o.boxes for o in objects[:fused]], size)
-    fusion = joint_fusion_losses.joint_fusion_losses(
-        luminance, infrared / 255, brightest / 255, mask
-    )
-    return detection, fusion
 
 
 def draw_sample(
-    pair: BoxedPair, size: tuple[int, int], without_thermal: float, rng: np.random.Generator
+    pair: BoxedPair,
+    size: tuple[int, int],
+    without_thermal: float,
+    without_visible: float,
+    rng: np.random.Generator,
 ) -> Sample:
     """A random window of a pair, perhaps mirrored, with other light.
 
@@ -185,6 +232,7 @@ def draw_sample(
         pair: to cut from.
         size: (height, width) of the sample; the window has the same shape.
         without_thermal: probability that infrared is missing.
+        without_visible: probability that the visible picture is missing, and infrared is not.
         rng: source of all randomness.
     """
     extents = np.array(pair.infrared.shape)
@@ -197,6 +245,8 @@ def draw_sample(
     )
     if rng.random() < without_thermal:
         infrared = (visible * visible.new_tensor(_LUMA)[:, None, None]).sum(dim=0, keepdim=True)
+    elif rng.random() < without_visible:
+        visible = infrared.expand(3, -1, -1)
     scale = np.array((size[1] / width, size[0] / height) * 2)
     boxes = (pair.boxes - (left, top, left, top)) * scale
     inside = boxes.clip(0, (size[1], size[0]) * 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -31,7 +31,9 @@ def detection_losses(
     boxes: Tensor,
     objects: Sequence[Objects],
     size: tuple[int, int],
+    *,
     labelled: Tensor | None = None,
+    mean: Callable[[Tensor], Tensor] = torch.detach,
 ) -> Tensor:
     """Losses of every stage, to be weighted by `WEIGHTS` and added.
 
@@ -44,6 +46,7 @@ def detection_losses(
         size: (height, width) of the images in pixels.
         labelled: bool (N, C), which classes the labels of an image cover; others take no part
             in its class loss. All if None.
+        mean: of that count over all processes, where a batch is spread over several.
 
     Returns:
         (S, 3): focal loss of classes (Lin et al., ICCV 2017), L1 distance of corners in units of
@@ -55,16 +58,21 @@ def detection_losses(
     if labelled is None:
         labelled = torch.ones_like(logits[0, :, 0], dtype=torch.bool)
     stages = zip(logits, boxes, strict=True)
-    return torch.stack([_stage_losses(*stage, objects, size, labelled) for stage in stages])
+    losses = []
+    for stage in stages:
+        sums, matched = _stage_sums(*stage, objects, size, labelled)
+        losses.append(sums / mean(sums.new_tensor(matched)).clamp(min=1))
+    return torch.stack(losses)
 
 
-def _stage_losses(
+def _stage_sums(
     logits: Tensor,
     boxes: Tensor,
     objects: Sequence[Objects],
     size: tuple[int, int],
     labelled: Tensor,
-) -> Tensor:
+) -> tuple[Tensor, int]:
+    """Losses (3,), added over the batch, and how many proposals are matched."""
     wanted_classes = torch.zeros_like(logits)
     found, wanted = [], []
     for image, truth in enumerate(objects):
@@ -82,4 +90,4 @@ def _stage_losses(
         functional.l1_loss(matched / scale, targets / scale, reduction="sum"),
         generalized_box_iou_loss(matched, targets, reduction="sum"),
     )
-    return torch.stack(sums) / max(1, len(matched))
+    return torch.stack(sums), len(matched)

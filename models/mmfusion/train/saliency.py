@@ -1,99 +1,121 @@
-"""A plain training loop for saliency networks."""
+"""What a saliency network learns."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import cv2
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from mmfusion.evaluate_saliency import judge_scene, saliency_branch
 from mmfusion.graph.depth import DepthMapping, unpack_depth
 from mmfusion.graph.depth_range import DepthRange
 from mmfusion.graph.resize import Resize
 from mmfusion.graph.saliency import normalise
 from mmfusion.haf.network import HAF
+from mmfusion.metrics import saliency_library
 from mmfusion.registry import create_model
-from mmfusion.train.output import WEIGHTS, make_output
+from mmfusion.train.processes import Processes
+from mmfusion.train.recipes import STRICT, Loop, Optimiser, Rate, Share
 from mmfusion.train.saliency_losses import saliency_loss
 from mmfusion.train.scenes import Scene, load_scenes
-from mmfusion.train.schedule import warmup_cosine
+from mmfusion.train.task import Losses, Validation, evenly
 
 _SMALLEST_CROP = 0.6  # of each side
+_SHOWN = 4  # scenes, of those that are validated
 
 
-@dataclass(frozen=True)
+@dataclass(config=STRICT, frozen=True, kw_only=True)
 class SaliencyRecipe:
-    """How a saliency network is trained; written beside its weights.
+    """How a saliency network is trained.
 
     Attributes:
         model: name for `create_model`.
-        steps, batch: optimiser steps, and images per step.
-        learning_rate: peak, after a linear warm-up over the first 5 %; then cosine to a tenth.
+        loop: how training runs.
+        optimiser: how weights follow gradients.
         near_m, far_m: metric range of depth, see `DepthRange`.
         without_depth: share of samples shown without depth, as on a robot whose depth camera
             has stalled.
-        seed: of weights, crops and flips.
     """
 
     model: str
-    steps: int = 3000
-    batch: int = 8
-    learning_rate: float = 1e-3
-    near_m: float = 0.3
-    far_m: float = 10.0
-    without_depth: float = 0.2
-    seed: int = 0
+    loop: Loop
+    optimiser: Optimiser
+    near_m: Rate = 0.3
+    far_m: Rate = 10.0
+    without_depth: Share
 
 
-def train_saliency(recipe: SaliencyRecipe, folders: Sequence[Path], out: Path) -> None:
-    """Train and write ``model.safetensors`` and ``recipe.json`` into ``out``.
+class SaliencyTask:
+    """A `Task`: colour and metric depth to a map of what stands out."""
 
-    Args:
-        recipe: what to do.
-        folders: see `load_scenes`.
-        out: created if absent.
+    align_every = 0
 
-    Raises:
-        DataError: if the data are unusable.
-        ExportError: if the depth range is impossible.
-    """
-    depth_range = DepthRange(recipe.near_m, recipe.far_m)
-    scenes = load_scenes(folders)
-    torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
-    model = cast("HAF", create_model(recipe.model)).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(recipe.steps))
-    make_output(out)
-    with tqdm(range(recipe.steps), unit="step", dynamic_ncols=True) as progress:
-        for step in progress:
-            chosen = [scenes[index] for index in rng.integers(len(scenes), size=recipe.batch)]
-            samples = [
-                _draw(scene, model.config.input_size, depth_range, recipe.without_depth, rng)
-                for scene in chosen
-            ]
-            rgb, depth, mask = (torch.cat(parts) for parts in zip(*samples, strict=True))
-            loss = saliency_loss(model(rgb, depth), mask)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-            progress.set_postfix(loss=f"{loss.item():.3f}")
-            if (step + 1) % 200 == 0 or step + 1 == recipe.steps:
-                save_file(model.state_dict(), out / WEIGHTS)
-                record = {**asdict(recipe), "scenes": len(scenes)}
-                (out / "recipe.json").write_text(json.dumps(record, indent=2) + "\n")
+    def __init__(
+        self, recipe: SaliencyRecipe, folders: Sequence[Path], validation: Sequence[Path]
+    ) -> None:
+        """Read data and build the network.
+
+        Args:
+            recipe: what to do.
+            folders: see `load_scenes`.
+            validation: more of them, which are not trained on; may be empty.
+
+        Raises:
+            DataError: if the data are unusable.
+            ExportError: if the depth range is impossible.
+            MetricError: if there is something to validate and nothing to measure with.
+        """
+        self._recipe = recipe
+        self._depth_range = DepthRange(recipe.near_m, recipe.far_m)
+        self._scenes = load_scenes(folders)
+        self._validated: Sequence[Scene] = ()
+        if validation:
+            saliency_library()
+            self._validated = evenly(load_scenes(validation), recipe.loop.validate_samples)
+        self.names = [scene.name for scene in self._scenes]
+        self.network: nn.Module = create_model(recipe.model)
+        self._size = cast("HAF", self.network).config.input_size
+
+    def sample(self, item: int, step: int, rng: np.random.Generator) -> Any:  # noqa: ARG002 (the protocol's)
+        """Normalised rgb (1, 3, H, W), depth (1, 1, H, W) and mask (1, 1, H, W) in [0, 1]."""
+        scene = self._scenes[item]
+        return draw_scene(scene, self._size, self._depth_range, self._recipe.without_depth, rng)
+
+    def losses(self, samples: list[Any], processes: Processes) -> Losses:
+        """One task: the map."""
+        rgb, depth, mask = (
+            torch.cat(parts).to(processes.device) for parts in zip(*samples, strict=True)
+        )
+        maps = [saliency.float() for saliency in self.network(rgb, depth)]
+        loss = saliency_loss(maps, mask)
+        return Losses((loss,), {"loss": loss.detach()})
+
+    def validate(self, network: nn.Module) -> Validation | None:
+        """S-measure and mean absolute error with depth, and the former as the score."""
+        if not self._validated:
+            return None
+        likeness: list[float] = []
+        errors: list[float] = []
+        pictures: dict[str, NDArray[np.uint8]] = {}
+        for scene in self._validated:
+            branch = saliency_branch(network, scene.mask.shape, self._depth_range)
+            saliency, figures = judge_scene(branch, scene, with_depth=True)
+            likeness.append(figures.s_measure)
+            errors.append(figures.mae)
+            if len(pictures) < _SHOWN:
+                pictures[scene.name] = _beside(scene, saliency)
+        score = float(np.mean(likeness))
+        return Validation(score, {"S": score, "MAE": float(np.mean(errors))}, pictures)
 
 
-def _draw(
+def draw_scene(
     scene: Scene,
     size: tuple[int, int],
     depth_range: DepthRange,
@@ -125,3 +147,9 @@ def _draw(
     mapped = DepthMapping((height, width), size, depth_range)(metres, valid)
     truth = resize(torch.from_numpy(mask)[None, None].float() / 255)
     return normalise(colour), mapped, truth
+
+
+def _beside(scene: Scene, saliency: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Picture, mask and map in a row, RGB."""
+    maps = [cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB) for grey in (scene.mask, saliency)]
+    return np.asarray(np.hstack((scene.rgb, *maps)), np.uint8)

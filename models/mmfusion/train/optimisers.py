@@ -1,0 +1,52 @@
+"""Optimisers and schedules that recipes name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn, optim
+
+from mmfusion.train.recipes import Loop, Optimiser
+from mmfusion.train.schedule import warmup_cosine
+
+_KINDS: dict[str, type[optim.AdamW | optim.Adam]] = {"adamw": optim.AdamW, "adam": optim.Adam}
+
+
+def create_optimiser(network: nn.Module, settings: Optimiser) -> optim.Optimizer:
+    """Optimiser of all weights that are to be trained.
+
+    Vectors, scalars and what ``network.no_weight_decay()`` names, as timm's networks have it, do
+    not decay.
+    """
+    named: Callable[[], set[str]] = getattr(network, "no_weight_decay", set)
+    exempt = named()
+    decaying: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            whole = parameter.dim() <= 1 or name in exempt
+            (others if whole else decaying).append(parameter)
+    groups = [
+        {"params": decaying, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return _KINDS[settings.name](
+        [group for group in groups if group["params"]], lr=settings.learning_rate
+    )
+
+
+def create_schedule(
+    optimiser: optim.Optimizer, settings: Optimiser, loop: Loop
+) -> optim.lr_scheduler.LambdaLR:
+    """Learning rate of every step.
+
+    Args:
+        optimiser: whose rate it is.
+        settings: that name the schedule.
+        loop: the training.
+    """
+    factors: dict[str, Callable[[int], float]] = {
+        "constant": lambda _: 1.0,
+        "warmup_cosine": warmup_cosine(loop.steps),
+    }
+    return optim.lr_scheduler.LambdaLR(optimiser, factors[settings.schedule])
