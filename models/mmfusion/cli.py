@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mmfusion.composition import Composition
 
 _DEFAULT_MODEL = "s4fusion_tiny"
+_INTERRUPTED = 130  # as shells have it
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,6 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"mmfusion {options.name}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        how = "; go on with --resume" if options.name == "train" else ""
+        print(f"mmfusion {options.name}: interrupted{how}", file=sys.stderr)
+        return _INTERRUPTED
     except ImportError as error:
         print(
             f"mmfusion {options.name} needs PyTorch and its companions ({error}); install them "

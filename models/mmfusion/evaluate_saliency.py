@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from collections.abc import Sequence
@@ -78,13 +79,16 @@ def saliency_branch(
     network: nn.Module, size: tuple[int, int], depth_range: DepthRange
 ) -> SaliencyBranch:
     """A trained network as it runs on pictures of a size (height, width)."""
-    return SaliencyBranch(
-        cast("HAF", network),
+    device = next(network.parameters()).device
+    branch = SaliencyBranch(
+        # Tables are made on the CPU, where the weights must be to be folded with them.
+        cast("HAF", copy.deepcopy(network).cpu()),
         rgb_size=size,
         depth_size=size,
         input_size=None,
         depth_range=depth_range,
-    ).eval()
+    )
+    return branch.to(device).eval()
 
 
 def judge_scene(

@@ -414,6 +414,16 @@ def test_each_task_can_be_learnt_alone(recording, tmp_path, alone, gone):
         train(recording, tmp_path / "o", "detection_weight=0", "fusion_weight=0")
 
 
+def test_losses_keep_their_precision(recording, tmp_path):
+    """What the network gives in lower precision is judged in full."""
+    common = ("loop.steps=1", "align_every=0")
+    (full,) = train(recording, tmp_path / "full", *common)
+    (low,) = train(recording, tmp_path / "low", *common, "loop.precision=bf16")
+    assert low != full
+    for name in ("structure", "detail", "brightness"):
+        assert low[name] == pytest.approx(full[name], rel=0.02)
+
+
 def test_a_network_is_measured_with_both_cameras_and_with_each(recording, tmp_path, capsys):
     pytest.importorskip("faster_coco_eval", reason="mmfusion[eval] is not installed")
     checkpoint = tmp_path / "model.safetensors"

@@ -164,14 +164,15 @@ class DetectionTask:
                 pool_on_own_level,
             )
             labelled = torch.stack([sample.labelled for sample in batch])
-            found = detection_losses.detection_losses(
-                logits.float(),
-                boxes.float(),
-                objects,
-                recipe.size,
-                labelled=labelled,
-                mean=processes.mean,
-            )
+            with torch.autocast(visible.device.type, enabled=False):
+                found = detection_losses.detection_losses(
+                    logits.float(),
+                    boxes.float(),
+                    objects,
+                    recipe.size,
+                    labelled=labelled,
+                    mean=processes.mean,
+                )
             weights = found.new_tensor(detection_losses.WEIGHTS)
             tasks.append(recipe.detection_weight * (found * weights).sum())
             terms |= dict(zip(_DETECTION_TERMS, found[-1].detach(), strict=True))
@@ -180,14 +181,14 @@ class DetectionTask:
             visible, infrared = visible[:fused], infrared[:fused]
             p2, p3, p4, p5 = (level[:fused] for level in pyramid)
             _, luminance = model.fuse(visible, infrared, (p2, p3, p4, p5))
-            parts = joint_fusion_losses.joint_fusion_losses(
-                luminance.float(),
-                infrared / 255,
-                visible.amax(dim=1, keepdim=True) / 255,
-                joint_fusion_losses.object_mask([o.boxes for o in objects[:fused]], recipe.size).to(
-                    processes.device
-                ),
-            )
+            mask = joint_fusion_losses.object_mask([o.boxes for o in objects[:fused]], recipe.size)
+            with torch.autocast(visible.device.type, enabled=False):
+                parts = joint_fusion_losses.joint_fusion_losses(
+                    luminance.float(),
+                    infrared / 255,
+                    visible.amax(dim=1, keepdim=True) / 255,
+                    mask.to(visible.device),
+                )
             weights = parts.new_tensor(joint_fusion_losses.WEIGHTS)
             tasks.append(recipe.fusion_weight * (parts * weights).sum())
             terms |= dict(zip(_FUSION_TERMS, parts.detach(), strict=True))

@@ -96,14 +96,16 @@ class FusionTask:
         scale = samples[0][0]
         batch = torch.stack([crop for _, crop in samples]).to(processes.device).float() / 255
         infrared, visible, warmth = batch.split(1, dim=1)
-        fused = LumaFusion(self.network, scale)(infrared, visible)
+        fused = LumaFusion(self.network, scale)(infrared, visible).float()
         recipe = self._recipe
-        terms = {
-            "intensity": recipe.intensity * intensity_loss(fused, infrared, visible, warmth),
-            "gradient": recipe.gradient * gradient_loss(fused, infrared, visible),
-            "ssim": recipe.ssim * (ssim_loss(fused, infrared) + ssim_loss(fused, visible)) / 2,
-        }
-        loss = torch.stack(list(terms.values())).sum()
+        with torch.autocast(fused.device.type, enabled=False):
+            likeness = ssim_loss(fused, infrared) + ssim_loss(fused, visible)
+            terms = {
+                "intensity": recipe.intensity * intensity_loss(fused, infrared, visible, warmth),
+                "gradient": recipe.gradient * gradient_loss(fused, infrared, visible),
+                "ssim": recipe.ssim * likeness / 2,
+            }
+            loss = torch.stack(list(terms.values())).sum()
         return Losses((loss,), {name: term.detach() for name, term in terms.items()})
 
     def validate(self, network: nn.Module) -> Validation | None:

@@ -69,11 +69,6 @@ class Processes:
             means[place] = values.view_as(like[place])
         return means
 
-    def wait(self) -> None:
-        """Until all processes have come this far."""
-        if self.count > 1:
-            distributed.barrier()
-
 
 @contextmanager
 def joined() -> Iterator[Processes]:

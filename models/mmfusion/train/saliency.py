@@ -94,7 +94,8 @@ class SaliencyTask:
             torch.cat(parts).to(processes.device) for parts in zip(*samples, strict=True)
         )
         maps = [saliency.float() for saliency in self.network(rgb, depth)]
-        loss = saliency_loss(maps, mask)
+        with torch.autocast(mask.device.type, enabled=False):
+            loss = saliency_loss(maps, mask)
         return Losses((loss,), {"loss": loss.detach()})
 
     def validate(self, network: nn.Module) -> Validation | None:

@@ -77,6 +77,9 @@ class Task(Protocol):
     def losses(self, samples: list[Any], processes: Processes) -> Losses:
         """Run the network on samples.
 
+        Called under autocast where the recipe says so; losses are to be computed outside of it,
+        as differences of means and variances do not survive it.
+
         Whatever a loss is divided by must be the same in all processes, such as a count of
         samples, or their mean by ``processes.mean``.
         """

@@ -167,7 +167,6 @@ class Trainer:
                     if last or self._done % self._loop.save_every == 0:
                         log.sync()
                         self._save()
-                self._processes.wait()
         if log is not None and board is not None:
             log.close()
             board.close()
