@@ -23,12 +23,13 @@ from mmfusion.efficientmfd.roi_align import pool_by_roi_align
 from mmfusion.errors import DataError
 from mmfusion.train import run
 from mmfusion.train.box_noise import noisy_latents
-from mmfusion.train.boxed_pairs import load_boxed_pairs, to_grey8
+from mmfusion.train.boxed_pairs import load_boxed_pairs
 from mmfusion.train.detection import draw_sample
 from mmfusion.train.detection_losses import detection_losses
 from mmfusion.train.detection_matching import UNMATCHED, Objects, match_proposals
 from mmfusion.train.joint_fusion_losses import joint_fusion_losses, object_mask
 from mmfusion.train.level_pool import pool_on_own_level
+from mmfusion.train.pairs import to_grey8
 from mmfusion.train.recipes import load_recipe
 
 pytestmark = pytest.mark.torch

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mmfusion.errors import DataError
-from mmfusion.train.pairs import files_by_stem
+from mmfusion.train.faults import Faults, listed
+from mmfusion.train.folders import find_images, match_stems
+from mmfusion.train.image_files import read_headers, read_image
+from mmfusion.train.lazy import LazySequence
 
-_FOLDERS = {"colour": ("rgb", "RGB"), "depth": ("depth",), "mask": ("gt", "GT")}
+_FOLDERS = {"colour": ("rgb",), "depth": ("depth",), "mask": ("gt",)}
 
 
 @dataclass(frozen=True)
@@ -34,54 +38,72 @@ class Scene:
     mask: NDArray[np.uint8]
 
 
-def load_scenes(folders: Sequence[Path]) -> list[Scene]:
-    """Read every sample of some folders with subfolders ``rgb``, ``depth`` and ``gt``.
+def load_scenes(folders: Sequence[Path]) -> LazySequence[Scene]:
+    """Take every sample of some folders with subfolders ``rgb``, ``depth`` and ``gt``.
 
-    Samples whose depth is not 16-bit (relative depth, no millimetres) are left out.
+    The names may have any case (``RGB``, ``GT``). Files are looked at now and decoded when used.
+    Samples whose depth is not 16-bit (relative depth, no millimetres) are left out, with a
+    warning that says how many.
 
     Raises:
-        DataError: if a subfolder is missing, files have no partner, an image is unreadable or
-            the pictures of a sample differ in size; naming them.
+        DataError: if a subfolder is missing, files have no partner, images are unreadable or
+            the pictures of a sample differ in size: all that is wrong in all folders. A file
+            may turn out to be damaged inside only when it is used.
     """
-    scenes = []
-    for folder in folders:
-        colour, depth, mask = (_subfolder(folder, kind) for kind in _FOLDERS)
-        unpaired = sorted((colour.keys() ^ depth.keys()) | (colour.keys() ^ mask.keys()))
-        if unpaired:
-            raise DataError(
-                f"{folder}: {len(unpaired)} samples lack colour, depth or mask: "
-                f"{', '.join(unpaired[:5])}{' ...' if len(unpaired) > 5 else ''}"
+    faults = Faults()
+    found = [sample for folder in folders for sample in _match(folder, faults)]
+    headers = read_headers((path for _, _, *paths in found for path in paths), faults)
+    readers = []
+    relative = 0
+    for folder, stem, *paths in found:
+        if not headers.keys() >= set(paths):
+            continue
+        colour, depth, mask = (headers[path] for path in paths)
+        if not depth.sixteen_bit:
+            relative += 1
+            continue
+        if not colour.size == depth.size == mask.size:
+            faults.add(
+                f"sample {stem} in {folder}: colour is {colour.size}, depth {depth.size}, mask "
+                f"{mask.size}",
+                "a registered sample has one size",
             )
-        for stem in sorted(colour):
-            millimetres = _read(depth[stem], cv2.IMREAD_UNCHANGED)
-            if millimetres.dtype != np.uint16:
-                continue
-            rgb = _read(colour[stem], cv2.IMREAD_COLOR)[..., ::-1]
-            grey = _read(mask[stem], cv2.IMREAD_GRAYSCALE)
-            if not rgb.shape[:2] == millimetres.shape == grey.shape:
-                raise DataError(
-                    f"sample {stem} in {folder}: colour is {rgb.shape[:2]}, depth "
-                    f"{millimetres.shape}, mask {grey.shape}; a registered sample has one size"
-                )
-            scenes.append(Scene(stem, np.ascontiguousarray(rgb), millimetres, grey))
-    if not scenes:
-        raise DataError(f"no sample with 16-bit depth in {', '.join(map(str, folders))}")
-    return scenes
-
-
-def _subfolder(folder: Path, kind: str) -> dict[str, Path]:
-    names = _FOLDERS[kind]
-    found = [folder / name for name in names if (folder / name).is_dir()]
-    if not found:
+        readers.append(partial(_read_scene, stem, *paths))
+    faults.complain()
+    where = listed(map(str, folders))
+    if not readers:
         raise DataError(
-            f"{folder} has no {kind} images: expected a subfolder named {' or '.join(names)}"
+            f"no sample with 16-bit depth in {where}: all {relative} have 8-bit depth, which is "
+            "relative; expected millimetres, as grey 16-bit PNG"
         )
-    return files_by_stem(found[0])
+    if relative:
+        warnings.warn(
+            f"{relative} of {relative + len(readers)} samples in {where} are left out: their "
+            "depth has 8 bits and is relative; expected millimetres, as grey 16-bit PNG",
+            stacklevel=2,
+        )
+    return LazySequence(readers)
 
 
-def _read(path: Path, mode: int) -> NDArray[Any]:
-    data = np.fromfile(path, np.uint8)  # by way of memory: imread prints its own warnings
-    image: Any = cv2.imdecode(data, mode) if data.size else None
-    if image is None:
-        raise DataError(f"{path} is not a readable image; expected a whole PNG or JPEG file")
-    return np.asarray(image)
+def _match(folder: Path, faults: Faults) -> list[tuple[Path, str, Path, Path, Path]]:
+    """Folder, stem and colour, depth and mask files of the samples that are whole."""
+    kinds = {kind: find_images(folder, kind, names, faults) for kind, names in _FOLDERS.items()}
+    colour, depth, mask = kinds.values()
+    if colour is None or depth is None or mask is None:
+        return []
+    stems = match_stems(
+        folder,
+        {"colour": colour, "depth": depth, "mask": mask},
+        "samples lack colour, depth or mask",
+        faults,
+    )
+    return [(folder, stem, colour[stem], depth[stem], mask[stem]) for stem in stems]
+
+
+def _read_scene(stem: str, colour: Path, depth: Path, mask: Path) -> Scene:
+    return Scene(
+        stem,
+        np.ascontiguousarray(read_image(colour, cv2.IMREAD_COLOR)[..., ::-1]),
+        read_image(depth, cv2.IMREAD_UNCHANGED),
+        read_image(mask, cv2.IMREAD_GRAYSCALE),
+    )
