@@ -7,18 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmfusion.errors import ModelError
 from mmfusion.registry import FAMILIES
+from mmfusion.state_dict import read_tensors
 
-# Under which key training scripts keep the weights beside optimiser and epoch.
-_WRAPPERS = ("model", "state_dict", "model_state_dict")
 _BATCH_COUNTER = "num_batches_tracked"
-_PARALLEL_PREFIX = "module."  # of weights saved from nn.DataParallel
 
 
 @dataclass(frozen=True)
@@ -59,8 +54,7 @@ def load_published(
     """
     to_own_names = _renaming(model)
     where = "these weights" if isinstance(source, Mapping) else str(source)
-    content = source if isinstance(source, Mapping) else _read(Path(source))
-    renamed, unused = to_own_names(_tensors(content, where), model)
+    renamed, unused = to_own_names(read_tensors(source), model)
     own = model.state_dict()
     unexpected = sorted(renamed.keys() - own.keys())
     fitting = own.keys() & renamed.keys()
@@ -90,39 +84,3 @@ def _renaming(model: nn.Module) -> Callable[..., tuple[dict[str, Tensor], list[s
             to_own_names: Callable[..., Any] = family.module("published").to_own_names
             return to_own_names
     raise ModelError(f"{type(model).__name__} has no published checkpoint layout")
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise ModelError(f"no checkpoint at {path}; expected a PyTorch or safetensors file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files make the unpickler raise almost anything
-        # What PyTorch itself says invites to load the file unsafely.
-        raise ModelError(
-            f"{path} cannot be read safely: it is damaged or no checkpoint, or holds objects whose "
-            "loading could run code; expected a PyTorch or safetensors file of tensors alone: save "
-            "its state dict by itself with a tool you trust"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise ModelError(f"{path} holds a {type(content).__name__}; expected a state dict")
-    return content
-
-
-def _tensors(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
-    for wrapper in _WRAPPERS:
-        wrapped = content.get(wrapper)
-        if isinstance(wrapped, Mapping):
-            content = wrapped
-            break
-    tensors = {}
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor | np.ndarray | np.generic):
-            raise ModelError(
-                f"{where}: {key!r} is a {type(value).__name__}; expected tensors by name"
-            )
-        tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
-        tensors[key.removeprefix(_PARALLEL_PREFIX)] = tensor
-    return tensors
