@@ -15,8 +15,17 @@ K = (500.0, 0.0, 319.5, 0.0, 500.0, 239.5, 0.0, 0.0, 1.0)
 CAMERA = Camera(640, 480, K, (), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0), 0)
 
 
-def info(k=K, d=(), size=(480, 640), model="plumb_bob"):
-    return SimpleNamespace(height=size[0], width=size[1], k=k, d=d, distortion_model=model)
+def info(k=K, d=(), size=(480, 640), model="plumb_bob", binning=0, region=(0, 0)):
+    return SimpleNamespace(
+        height=size[0],
+        width=size[1],
+        k=k,
+        d=d,
+        distortion_model=model,
+        binning_x=binning,
+        binning_y=binning,
+        roi=SimpleNamespace(height=region[0], width=region[1]),
+    )
 
 
 def moved(index: int, by: float) -> tuple[float, ...]:
@@ -34,6 +43,9 @@ def moved(index: int, by: float) -> tuple[float, ...]:
         info(k=(0.0,) * 9),
         info(d=(0.1, 0.1, 0.1, 0.1), model="equidistant"),
         info(size=(0, 0)),
+        # Its numbers are for more than the picture that the rig file is for.
+        info(size=(960, 1280), binning=2),
+        info(size=(720, 1280), region=(480, 640)),
     ],
 )
 def test_agreement(told):
@@ -49,6 +61,7 @@ def test_agreement(told):
             info(k=moved(0, 50.0)),
             r"up to 29\.\d pixels apart \(550.0 against 500.0 pixels of focal",
         ),
+        (info(k=moved(2, 30.0), binning=1, region=(480, 640)), r"up to 30\.0 pixels apart"),
         (info(k=moved(2, 30.0)), r"up to 30\.0 pixels apart"),
         (info(d=(-0.3, 0.1, 0.0, 0.0, 0.0)), r"up to \d+\.\d pixels apart"),
     ],

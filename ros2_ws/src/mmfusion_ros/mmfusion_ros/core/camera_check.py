@@ -24,8 +24,11 @@ def disagreement(info: Any, camera: Camera) -> str:
 
     Returns:
         One sentence; empty if they agree, or if the camera says nothing that can be compared (it
-        is not calibrated, or has a distortion model that is not known here).
+        is not calibrated, has a distortion model that is not known here, or sends less than the
+        whole picture that it was calibrated for: binned, or a region of interest).
     """
+    if _sends_less(info):
+        return ""
     size = (int(info.height), int(info.width))
     if 0 not in size and size != (camera.height, camera.width):
         return (
@@ -43,6 +46,12 @@ def disagreement(info: Any, camera: Camera) -> str:
         f"camera_info and the rig file put what is seen up to {shift:.1f} pixels apart ({focal}); "
         "use the rig file of this camera, or calibrate it again"
     )
+
+
+def _sends_less(info: Any) -> bool:
+    region = info.roi
+    is_part = bool(region.width) and (region.width, region.height) != (info.width, info.height)
+    return is_part or info.binning_x > 1 or info.binning_y > 1
 
 
 def largest_shift(a: Intrinsics, b: Intrinsics, size: tuple[int, int]) -> float:
