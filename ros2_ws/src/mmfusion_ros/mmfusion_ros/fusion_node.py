@@ -273,8 +273,8 @@ class FusionNode(LifecycleNode):
 
     def _begin_anew(self) -> None:
         """Forget what waits: simulated time was set back."""
-        if self._worker is not None:
-            self._worker.forget()
+        if self._cameras is not None:
+            self._cameras.begin_anew()
 
     def _stop(self) -> None:
         cameras, self._cameras = self._cameras, None
@@ -367,11 +367,13 @@ class FusionNode(LifecycleNode):
 
     def _apply_parameters(self, parameters: list[Parameter[Any]]) -> None:
         before, self._settings = self._settings, self._changed_settings(parameters)
-        if self._settings == before:
+        if self._cameras is None or self._loaded is None:
             return
-        if self._worker is not None and self._loaded is not None:
-            self._loaded.pipeline.min_score = self._settings.min_score
-            self._worker.reconfigure(self._settings.synchronizer_config(self._loaded.rig))
+        self._loaded.pipeline.min_score = self._settings.min_score
+        config = self._settings.synchronizer_config(self._loaded.rig)
+        # Not for nothing: what waits is handed out early, and the cameras' rhythms are forgotten.
+        if config != before.synchronizer_config(self._loaded.rig):
+            self._cameras.reconfigure(config)
 
     def _changed_settings(self, parameters: list[Parameter[Any]]) -> Settings:
         # rclpy's own, such as use_sim_time, come this way too.
