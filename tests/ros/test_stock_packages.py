@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -123,6 +124,64 @@ def test_sets_of_each_synchroniser(filters, peer, start, kind, apart_ms):
         status = peer.until(lambda: next(iter(peer.received["status"].values()), None), "status")
         assert all(modality.used for modality in status.modalities)
         assert [m.age for m in status.modalities[1:]] == pytest.approx([apart_ms / 1e3] * 2)
+
+
+def test_parameters_at_run_time(filters, peer, start, capfd):
+    node = start(synchronizer="approximate", window_ms=15.0)
+
+    def set_parameter(name, value):
+        return peer.set_parameter(rclpy.Parameter(name, value=value).to_parameter_msg())
+
+    with spinning(node):
+        assert activate(peer)
+        # That of PATIENT.
+        assert "max_wait_ms has no effect with synchronizer approximate" in capfd.readouterr().err
+        refused = set_parameter("frozen_after_ms", 300.0)
+        assert not refused.successful
+        assert "frozen_after_ms has no effect with synchronizer approximate" in refused.reason
+        assert set_parameter("frozen_after_ms", 250.0).successful  # which it was
+        assert set_parameter("window_ms", 60.0).successful
+        peer.advertise()
+        peer.listen("fused/image")
+        peer.matched()
+        sent = pictures(8)
+        stamp = 1000 * SECOND
+
+        def arrived():
+            nonlocal stamp
+            stamp += 200 * MS
+            peer.send(stamp - 40 * MS, depth=sent["depth"], thermal=sent["thermal"])
+            peer.send(stamp, rgb=sent["rgb"])
+            for _ in range(5):
+                peer.executor.spin_once(timeout_sec=0.02)
+            return peer.received["fused/image"]
+
+        peer.until(arrived, "a set as wide as the new window")
+
+
+@pytest.mark.parametrize("kind", ["approximate", "mmfusion"])
+def test_images_without_a_stamp_get_the_time_they_arrive_at(filters, peer, start, capfd, kind):
+    node = start(synchronizer=kind, window_ms=900.0)
+    with spinning(node):
+        assert activate(peer)
+        peer.advertise()
+        peer.listen("status")
+        peer.matched()
+        sent = pictures(9)
+        began = time.time_ns()
+
+        def arrived():
+            peer.send(0, **sent)
+            for _ in range(5):
+                peer.executor.spin_once(timeout_sec=0.02)
+            return any(
+                stamp >= began and all(modality.used for modality in status.modalities)
+                for stamp, status in peer.received["status"].items()
+            )
+
+        peer.until(arrived, "a set")
+    told = capfd.readouterr().err
+    assert [told.count(f"{name} images carry no stamp") for name in sent] == [1, 1, 1]
 
 
 def frame(modality: Modality, stamp: int) -> Frame:

@@ -62,6 +62,7 @@ class Cameras:
         self.modalities = tuple(m for m in Modality if m.value in artifact.inputs)
         self.disagreements: dict[Modality, str | None] = dict.fromkeys(self.modalities)
         self.stock_sets: int | None = None
+        self._unstamped: set[Modality] = set()
         self._stock: StockSynchronizer | None = None
         if settings.synchronizer != "mmfusion":
             self._stock = StockSynchronizer(
@@ -139,11 +140,12 @@ class Cameras:
         """Give a frame without a stamp the time it arrived at, as replay does."""
         if frame.stamp_ns:
             return frame
-        self._node.get_logger().warning(
-            f"{frame.modality} images carry no stamp and get the time they arrive at; let the "
-            "camera driver stamp them",
-            once=True,
-        )
+        if frame.modality not in self._unstamped:
+            self._unstamped.add(frame.modality)
+            self._node.get_logger().warning(
+                f"{frame.modality} images carry no stamp and get the time they arrive at; let the "
+                "camera driver stamp them"
+            )
         return dataclasses.replace(frame, stamp_ns=self._node.get_clock().now().nanoseconds)
 
     def _take_info(self, modality: Modality, message: CameraInfo) -> None:
