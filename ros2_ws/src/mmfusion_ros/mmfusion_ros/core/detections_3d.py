@@ -87,12 +87,13 @@ class Intrinsics:
             plain: NDArray[np.float64] = (pixels - principal) / focal
             return plain
         bent = np.ascontiguousarray(pixels, np.float64).reshape(-1, 1, 2)
-        # No rectification, and directions rather than the pixels of another camera.
-        unchanged = np.eye(3)
-        straight = cv2.undistortPointsIter(
-            bent, matrix, np.array(self.distortion), unchanged, unchanged, _UNTIL_UNDONE
+        # OpenCV 4 and 5 both have it, unlike an undistortPoints that takes when to stop.
+        straight = cv2.undistortImagePoints(
+            bent, matrix, np.array(self.distortion), None, _UNTIL_UNDONE
         )
-        return np.asarray(straight, np.float64).reshape(pixels.shape)
+        points = np.column_stack([np.reshape(straight, (-1, 2)), np.ones(len(bent))])
+        rays: NDArray[np.float64] = (points @ np.linalg.inv(matrix).T)[:, :2]
+        return rays.reshape(pixels.shape)
 
     def pixels(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
         """Where the camera sees directions (n, 2), as pixels (n, 2); the inverse of `rays`."""
