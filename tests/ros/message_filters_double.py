@@ -2,7 +2,8 @@
 
 The package itself is not on PyPI. Only what is documented is here: filters have callbacks, a
 subscriber is a source of messages, synchronisers give one message of each input, those of equal
-stamps or of stamps at most so far apart. How well they match is no matter here.
+stamps or of stamps less than so far apart. Of how they work inside, one thing: their queues are
+kept by stamp, not by arrival. How well they match is no matter here.
 """
 
 from __future__ import annotations
@@ -37,38 +38,45 @@ class Subscriber(SimpleFilter):
         super().__init__()
         node, message_type, topic = args
         kwargs.setdefault("qos_profile", 10)
+        self.made.append(topic)  # first: a test knows of the subscription as soon as it is there
         self.sub = node.create_subscription(message_type, topic, self.signalMessage, **kwargs)
-        self.made.append(topic)
 
 
 class TimeSynchronizer(SimpleFilter):
-    slop_ns = 0
-
     def __init__(self, fs, queue_size):
         super().__init__()
         self.queue_size = queue_size
-        self.queues = [[] for _ in fs]
+        self.queues = [{} for _ in fs]
         for source, queue in zip(fs, self.queues, strict=True):
             source.registerCallback(self.add, queue)
 
+    def near(self, _one, _other):
+        """Whether stamps that differ belong together."""
+        return False
+
     def add(self, message, queue):
-        queue.append(message)
-        del queue[: -self.queue_size]
-        found = []
+        stamp = stamp_ns(message)
+        queue[stamp] = message
+        # As the package does: what is oldest by its stamp makes room, be it the newest to come.
+        while len(queue) > self.queue_size:
+            queue.pop(min(queue))
+        chosen = []
         for others in self.queues:
-            near = [m for m in others if abs(stamp_ns(m) - stamp_ns(message)) <= self.slop_ns]
-            if not near:
+            fitting = [s for s in others if s == stamp or self.near(s, stamp)]
+            if not fitting:
                 return
-            found.append(near[0])
-        for one, others in zip(found, self.queues, strict=True):
-            others.remove(one)
-        self.signalMessage(*found)
+            chosen.append(min(fitting, key=lambda s: abs(s - stamp)))
+        if stamp in queue and (len(set(chosen)) == 1 or self.near(min(chosen), max(chosen))):
+            self.signalMessage(*(q.pop(s) for q, s in zip(self.queues, chosen, strict=True)))
 
 
 class ApproximateTimeSynchronizer(TimeSynchronizer):
     def __init__(self, fs, queue_size, slop, allow_headerless=False):
         super().__init__(fs, queue_size)
         self.slop_ns = round(slop * NS)
+
+    def near(self, one, other):
+        return abs(one - other) < self.slop_ns
 
 
 def module() -> ModuleType:

@@ -231,8 +231,11 @@ def test_parameters_at_run_time(peer, files):
     with running(**files, autostart=True) as node:
         peer.until(lambda: peer.state() == "active", "autostart")
         assert node._loaded.pipeline.min_score == 0.5
+        stream = node._worker._synchronizer._depth
         assert set_parameter(peer, "min_score", 0.25).successful
         assert node._loaded.pipeline.min_score == 0.25
+        # What has nothing to do with matching does not disturb it.
+        assert node._worker._synchronizer._depth is stream
         assert not set_parameter(peer, "min_score", 1.5).successful
         assert set_parameter(peer, "window_ms", 40.0).successful
         assert node._worker._synchronizer._config.thermal.window_ns == 40 * MS

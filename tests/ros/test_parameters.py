@@ -12,7 +12,7 @@ import yaml
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.rig import load_rig
-from mmfusion_ros.parameters import TABLE, Settings, declare, markdown, read
+from mmfusion_ros.parameters import SYNCHRONIZERS, TABLE, Settings, declare, markdown, read
 
 
 def test_defaults_are_allowed_and_of_their_type():
@@ -137,3 +137,9 @@ class TestOnANode:
     def test_a_wrong_start_value_is_named(self, make_node, wrong, message):
         with pytest.raises(MmfusionError, match=message):
             declare(make_node(**wrong))
+
+
+def test_every_synchroniser_says_what_has_no_effect():
+    idle = {name: Settings(synchronizer=name).without_effect for name in SYNCHRONIZERS}
+    assert idle["mmfusion"] == ()
+    assert set(idle["approximate"]) < set(idle["exact"]) < {row.name for row in TABLE}

@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -160,23 +163,77 @@ def test_a_fault_of_the_program_costs_one_bag_alone(artifact, bags, tmp_path, mo
     assert metrics_of(tmp_path / "out" / "yard_2")["sets"] == 7
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_ctrl_c_ends_all_and_keeps_what_is_complete(artifact, tmp_path, jobs):
-    bags = [write_bag(tmp_path / f"bag{number}", cameras(600)) for number in range(3)]
-    out = tmp_path / "out"
+@pytest.fixture(scope="module")
+def long_bags(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("long")
+    return [write_bag(folder / f"bag{number}", cameras(600)) for number in range(3)]
+
+
+@contextmanager
+def replaying(bags: list[Path], artifact: Path, out: Path, jobs: str) -> Iterator[Any]:
+    """A process that has begun with as many bags as it has jobs."""
     command = [sys.executable, "-m", "mmfusion_ros.replay", *map(str, bags)]
     command += ["--artifact", str(artifact), "--out", str(out), "--threads", "1"]
     command += ["--metrics-stride", "1", "--jobs", jobs]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 60
-        while not (out / f"bag{int(jobs) - 1}" / "result" / "result.mcap").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        try:
+            last = out / f"bag{int(jobs) - 1}" / "result" / "result.mcap"
+            wait_for(last.exists, "the last job")
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def descendants(pid: int) -> set[int]:
+    """Processes that a process, or one of these, has begun."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            # The name, which may hold anything, is in brackets.
+            parents[int(folder.name)] = int(
+                (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            )
+        except OSError:  # gone meanwhile
+            continue
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those that are there, but for those that only wait to be noticed as gone."""
+    running = set()
+    for pid in pids:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state != "Z":
+            running.add(pid)
+    return running
+
+
+@pytest.mark.parametrize(
+    ("jobs", "signal_"), [("1", signal.SIGINT), ("2", signal.SIGINT), ("2", signal.SIGTERM)]
+)
+def test_a_signal_ends_all_and_keeps_what_is_complete(artifact, long_bags, tmp_path, jobs, signal_):
+    out = tmp_path / "out"
+    with replaying(long_bags, artifact, out, jobs) as process:
         time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
+        others = descendants(process.pid)
+        process.send_signal(signal_)
         _, told = process.communicate(timeout=60)
         assert process.returncode == 130
     assert b"Traceback" not in told
+    wait_for(lambda: not alive(others), "the processes to end")
     states = [bag["state"] for bag in read_json(out / "summary.json")["bags"]]
     assert states == ["interrupted", *["interrupted" if jobs == "2" else "not run"], "not run"]
     for number in range(int(jobs)):
@@ -185,6 +242,58 @@ def test_ctrl_c_ends_all_and_keeps_what_is_complete(artifact, tmp_path, jobs):
         assert 0 < metrics["sets"] < 600
         for file in STABLE:
             assert (out / f"bag{number}" / file).is_file()
+
+
+def test_no_process_is_left_when_the_first_is_killed(artifact, long_bags, tmp_path):
+    with replaying(long_bags, artifact, tmp_path / "out", "2") as process:
+        others = descendants(process.pid)
+        assert len(others) >= 3  # two workers and the channel
+        process.kill()
+        process.communicate(timeout=60)
+    wait_for(lambda: not alive(others), "the processes to end")
+
+
+# Jobs that do not end, as one that writes a long report for a while.
+ENDLESS = """
+import sys, time
+from pathlib import Path
+from mmfusion_ros import fleet
+from mmfusion_ros.replay_job import ReplayOptions
+from mmfusion_ros.replay_plan import plan_replay
+
+def endless(job, place, channel):
+    job.out.mkdir(parents=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    *bags, artifact, out = map(Path, sys.argv[1:])
+    fleet.perform = endless
+    plan = plan_replay(bags, [artifact], out, ReplayOptions())
+    try:
+        fleet.run_in_processes(plan.jobs, 2, print)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def test_a_second_ctrl_c_waits_for_nothing(artifact, bags, tmp_path):
+    script, out = tmp_path / "endless.py", tmp_path / "out"
+    script.write_text(ENDLESS)
+    paths = [*bags[:2], artifact, out]
+    with subprocess.Popen(
+        [sys.executable, script, *paths], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            wait_for(lambda: (out / "yard").exists() and (out / "yard_2").exists(), "both jobs")
+            others = descendants(process.pid)
+            deadline = time.monotonic() + 60
+            while process.poll() is None and time.monotonic() < deadline:
+                process.send_signal(signal.SIGINT)
+                time.sleep(1.0)
+            assert process.returncode == 130, process.stderr.read()
+        finally:
+            process.kill()
+    wait_for(lambda: not alive(others), "the processes to end")
 
 
 class TestGroundTruth:

@@ -54,6 +54,14 @@ def test_the_centre_is_seen_in_the_middle_of_the_box(intrinsics):
     np.testing.assert_allclose(seen[:, 0], middle, atol=0.05)
 
 
+def test_boxes_at_the_edge_of_a_bent_picture_are_in_their_places():
+    kitti = (959.791, 0.0, 696.0217, 0.0, 956.9251, 224.1806, 0.0, 0.0, 1.0)
+    lens = Intrinsics(kitti, (-0.3691481, 0.1968681, 0.001353473, 0.0005677587, -0.06770705))
+    places = place(detections([[0, 0, 10, 10], [1380, 500, 1392, 512]], [1.0, 20.0]), lens)
+    seen = lens.pixels(places.centres[:, :2] / places.centres[:, 2:])
+    np.testing.assert_allclose(seen, [[4.5, 4.5], [1385.5, 505.5]], atol=0.01)
+
+
 @pytest.mark.parametrize("intrinsics", [PLAIN, BENT], ids=["plain", "bent"])
 def test_the_size_is_that_of_the_thing(intrinsics):
     """A board of 0.6 m by 0.4 m across the optical axis, as the camera sees it."""

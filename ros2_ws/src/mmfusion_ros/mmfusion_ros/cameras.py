@@ -15,6 +15,7 @@ from mmfusion_ros.core.camera_check import disagreement
 from mmfusion_ros.core.frames import Frame, FrameSet, Modality
 from mmfusion_ros.core.fusion_worker import FusionWorker
 from mmfusion_ros.core.rig import Rig
+from mmfusion_ros.core.synchronizer_config import SynchronizerConfig
 from mmfusion_ros.inputs import Input, InputStatus
 from mmfusion_ros.messages import frame_from_message
 from mmfusion_ros.parameters import RAW, Settings
@@ -61,9 +62,15 @@ class Cameras:
         self.modalities = tuple(m for m in Modality if m.value in artifact.inputs)
         self.disagreements: dict[Modality, str | None] = dict.fromkeys(self.modalities)
         self.stock_sets: int | None = None
+        self._unstamped: set[Modality] = set()
         self._stock: StockSynchronizer | None = None
         if settings.synchronizer != "mmfusion":
-            self._stock = StockSynchronizer(settings, self.modalities, self._take_set)
+            self._stock = StockSynchronizer(
+                settings.synchronizer,
+                settings.synchronizer_config(rig),
+                self.modalities,
+                self._take_set,
+            )
             self.stock_sets = 0
         self._inputs: list[Input] = []
         try:
@@ -82,6 +89,19 @@ class Cameras:
         """Follow the publishers; call it now and then."""
         for entry in self._inputs:
             entry.poll()
+
+    def begin_anew(self) -> None:
+        """Forget what waits: time was set back."""
+        self._worker.forget()
+        if self._stock is not None:
+            self._stock.begin_anew()
+
+    def reconfigure(self, config: SynchronizerConfig) -> None:
+        """Match images by other settings from now on."""
+        if self._stock is None:
+            self._worker.reconfigure(config)
+        else:
+            self._stock.reconfigure(config)
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -106,11 +126,11 @@ class Cameras:
         hear(CameraInfo, settings.info_topic(modality), self._take_info)
 
     def _take_image(self, modality: Modality, message: Image | CompressedImage) -> None:
-        frame = frame_from_message(message, modality)
+        frame = self._stamped(frame_from_message(message, modality))
         if self._stock is None:
-            self._worker.add(self._stamped(frame))
+            self._worker.add(frame)
         else:
-            self._stock.add(frame, message)
+            self._stock.add(frame)
 
     def _take_set(self, frames: FrameSet) -> None:
         self.stock_sets = (self.stock_sets or 0) + 1
@@ -120,11 +140,12 @@ class Cameras:
         """Give a frame without a stamp the time it arrived at, as replay does."""
         if frame.stamp_ns:
             return frame
-        self._node.get_logger().warning(
-            f"{frame.modality} images carry no stamp and get the time they arrive at; let the "
-            "camera driver stamp them",
-            once=True,
-        )
+        if frame.modality not in self._unstamped:
+            self._unstamped.add(frame.modality)
+            self._node.get_logger().warning(
+                f"{frame.modality} images carry no stamp and get the time they arrive at; let the "
+                "camera driver stamp them"
+            )
         return dataclasses.replace(frame, stamp_ns=self._node.get_clock().now().nanoseconds)
 
     def _take_info(self, modality: Modality, message: CameraInfo) -> None:

@@ -6,12 +6,14 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -154,7 +156,9 @@ def run_in_processes(
 
     monitor = Monitor(len(jobs))
     try:
-        with context.Manager() as manager:
+        manager = SyncManager(ctx=context)
+        manager.start(_begin_manager)
+        with manager:
             channel = _Distant(manager.Queue(), manager.Event())
             with pool(workers) as executor:
                 results = _gather(jobs, executor, channel, monitor, ended)
@@ -246,7 +250,8 @@ def _gather(
 ) -> list[Result | None]:
     """Results of jobs in their order; None for those whose process was killed.
 
-    Ctrl-C cancels what has not begun; what runs ends early, and completely.
+    Ctrl-C cancels what has not begun; what runs ends early, and completely. A second one ends
+    the processes where they are.
     """
     places = {
         executor.submit(perform, job, place, channel): place for place, job in enumerate(jobs)
@@ -265,7 +270,7 @@ def _gather(
                     ended(result)
         except KeyboardInterrupt:
             if channel.stopped():  # asked a second time
-                executor.shutdown(wait=False, cancel_futures=True)
+                _abandon(executor)
                 raise
             channel.stop.set()
             _hear(channel, monitor)
@@ -298,9 +303,36 @@ def _hear(channel: _Distant, monitor: Monitor) -> None:
         monitor.note(channel.queue.get())
 
 
+def _abandon(executor: Executor) -> None:
+    executor.shutdown(wait=False)
+    # The pool would wait for them. On a cluster they are not this process's, and are cancelled.
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that began it does, even if that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("not a process that another one began")
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch_parent", daemon=True).start()
+
+
+def _begin_manager() -> None:
+    # Where a signal goes to a whole group, the channel must outlive it to say what is to end.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _end_with_parent()
+
+
 def _begin_worker(threads: int) -> None:
     import cv2  # noqa: PLC0415 (of the worker)
 
+    _end_with_parent()
     # The terminal sends Ctrl-C to all processes; here the channel says when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(threads)

@@ -6,7 +6,7 @@ import functools
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +78,14 @@ def _load(settings: Settings) -> _Loaded:
         return Pipeline(artifact, engine, rig)
 
     return _Loaded(artifact, rig, GuardedPipeline(open_pipeline))
+
+
+def _differing(names: Iterable[str], one: Settings, other: Settings) -> list[str]:
+    return [name for name in names if getattr(one, name) != getattr(other, name)]
+
+
+def _told_idle(names: list[str], synchronizer: str) -> str:
+    return f"{', '.join(names)} has no effect with synchronizer {synchronizer}"
 
 
 def _close_loaded(loading: Future[_Loaded]) -> None:
@@ -259,6 +267,9 @@ class FusionNode(LifecycleNode):
         loaded.pipeline.min_score = self._settings.min_score
         self._tally = FrameTally()
         self._dropped_before = 0
+        idle = _differing(self._settings.without_effect, self._settings, Settings())
+        if idle:
+            self.get_logger().warning(_told_idle(idle, self._settings.synchronizer))
         self._worker = FusionWorker(
             loaded.pipeline, self._settings.synchronizer_config(loaded.rig), self._deliver
         )
@@ -273,8 +284,8 @@ class FusionNode(LifecycleNode):
 
     def _begin_anew(self) -> None:
         """Forget what waits: simulated time was set back."""
-        if self._worker is not None:
-            self._worker.forget()
+        if self._cameras is not None:
+            self._cameras.begin_anew()
 
     def _stop(self) -> None:
         cameras, self._cameras = self._cameras, None
@@ -360,18 +371,25 @@ class FusionNode(LifecycleNode):
 
     def _check_parameters(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
         try:
-            self._changed_settings(parameters)
+            settings = self._changed_settings(parameters)
         except MmfusionError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        idle = _differing(settings.without_effect, settings, self._settings)
+        if idle:
+            return SetParametersResult(
+                successful=False, reason=_told_idle(idle, settings.synchronizer)
+            )
         return SetParametersResult(successful=True)
 
     def _apply_parameters(self, parameters: list[Parameter[Any]]) -> None:
         before, self._settings = self._settings, self._changed_settings(parameters)
-        if self._settings == before:
+        if self._cameras is None or self._loaded is None:
             return
-        if self._worker is not None and self._loaded is not None:
-            self._loaded.pipeline.min_score = self._settings.min_score
-            self._worker.reconfigure(self._settings.synchronizer_config(self._loaded.rig))
+        self._loaded.pipeline.min_score = self._settings.min_score
+        config = self._settings.synchronizer_config(self._loaded.rig)
+        # Not for nothing: what waits is handed out early, and the cameras' rhythms are forgotten.
+        if config != before.synchronizer_config(self._loaded.rig):
+            self._cameras.reconfigure(config)
 
     def _changed_settings(self, parameters: list[Parameter[Any]]) -> Settings:
         # rclpy's own, such as use_sim_time, come this way too.

@@ -99,7 +99,8 @@ class Settings:
     synchronizer: str = _parameter(
         "mmfusion",
         "who matches images: this package, or exact or approximate of message_filters, which "
-        "give nothing as long as a camera lacks",
+        "give nothing as long as a camera lacks, and know neither max_wait_ms nor "
+        "frozen_after_ms, exact no window_ms either",
         choices=SYNCHRONIZERS,
     )
     executor: str = _parameter(
@@ -135,6 +136,16 @@ class Settings:
     def __post_init__(self) -> None:
         for row in TABLE:
             _check(row, getattr(self, row.name))
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """Names of the parameters that the synchroniser chosen knows nothing of."""
+        unknown = {
+            "mmfusion": (),
+            "exact": ("window_ms", "max_wait_ms", "frozen_after_ms"),
+            "approximate": ("max_wait_ms", "frozen_after_ms"),
+        }
+        return unknown[self.synchronizer]
 
     def topic(self, modality: Modality) -> str:
         """Topic of a camera's images, as they are sent."""

@@ -34,6 +34,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     words = sys.argv[1:] if arguments is None else list(arguments)
+    # As Ctrl-C: what was done is to be complete, and no process is to be left behind.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(options, shlex.join(["python", "-m", "mmfusion_ros.replay", *words]))
     except MmfusionError as error:
@@ -61,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(options: argparse.Namespace, command: str) -> int:

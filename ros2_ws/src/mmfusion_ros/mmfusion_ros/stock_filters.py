@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
+from std_msgs.msg import Header
 
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Absence, Companion, Frame, FrameSet, Modality
-from mmfusion_ros.parameters import Settings
+from mmfusion_ros.core.synchronizer_config import SynchronizerConfig
+from mmfusion_ros.messages import set_stamp
 
 _QUEUE_SIZE = 10  # sets that a camera may lie behind the others
 
@@ -66,19 +68,25 @@ class StockSynchronizer:
     """Matches images by one of the synchronisers of message_filters.
 
     It behaves as that does: no set without an image of every camera, and `FrameSet.companion`
-    tells nothing of why one lacks.
+    tells nothing of why one lacks. But for two things that those know nothing of: stamps are
+    compared less the camera's time offset, and it begins anew when they go back. A queue of
+    message_filters drops what has the oldest stamp, so one full of images from before the jump
+    would take in none from after it.
     """
 
     def __init__(
         self,
-        settings: Settings,
+        kind: str,
+        config: SynchronizerConfig,
         modalities: tuple[Modality, ...],
         callback: Callable[[FrameSet], None],
     ) -> None:
         """Set it up.
 
         Args:
-            settings: name the kind; the match window is the slop of the approximate one.
+            kind: exact or approximate.
+            config: time offsets of the cameras, how far stamps go back when time was set back,
+                and the match window, which is the slop of the approximate one.
             modalities: the cameras, RGB first.
             callback: for each set, on the thread that `add` was called on.
 
@@ -88,51 +96,71 @@ class StockSynchronizer:
         package = message_filters()
         if package is None:
             raise MmfusionError(
-                f"parameter synchronizer is {settings.synchronizer!r}, which needs the package "
+                f"parameter synchronizer is {kind!r}, which needs the package "
                 "message_filters; install it with a full ROS 2 (apt install "
                 "ros-$ROS_DISTRO-message-filters), or set synchronizer to mmfusion"
             )
+        self._package = package
+        self._kind = kind
         self._modalities = modalities
         self._callback = callback
-        self._sources: Mapping[Modality, Any] = {m: package.SimpleFilter() for m in modalities}
-        filters = list(self._sources.values())
-        if settings.synchronizer == "exact":
-            self._synchronizer = package.TimeSynchronizer(filters, _QUEUE_SIZE)
-        else:
-            slop_s = settings.window_ms * 1e-3
-            self._synchronizer = package.ApproximateTimeSynchronizer(filters, _QUEUE_SIZE, slop_s)
-        self._synchronizer.registerCallback(self._hand_out)
+        self.reconfigure(config)
 
-    def add(self, frame: Frame, message: Any) -> None:
-        """Take in an image.
-
-        Args:
-            frame: its picture.
-            message: that it came in; its header decides what it is matched with.
-        """
+    def add(self, frame: Frame) -> None:
+        """Take in an image; its stamp decides what it is matched with."""
+        newest = self._newest_ns.get(frame.modality)
+        if newest is None or frame.stamp_ns > newest:
+            self._newest_ns[frame.modality] = frame.stamp_ns
+        elif frame.stamp_ns <= newest - self._config.jump_back_ns:
+            self.begin_anew()
+            self._newest_ns[frame.modality] = frame.stamp_ns
         source = self._sources.get(frame.modality)
         if source is not None:
-            source.signalMessage(_Stamped(message.header, frame))
+            source.signalMessage(_Stamped(frame, self._offsets_ns[frame.modality]))
+
+    def begin_anew(self) -> None:
+        """Forget what waits: time was set back."""
+        self._newest_ns: dict[Modality, int] = {}
+        self._sources = {modality: self._package.SimpleFilter() for modality in self._modalities}
+        filters = list(self._sources.values())
+        if self._kind == "exact":
+            synchronizer = self._package.TimeSynchronizer(filters, _QUEUE_SIZE)
+        else:
+            slop_s = self._config.depth.window_ns * 1e-9
+            synchronizer = self._package.ApproximateTimeSynchronizer(filters, _QUEUE_SIZE, slop_s)
+        synchronizer.registerCallback(self._hand_out)  # its sources keep it
+
+    def reconfigure(self, config: SynchronizerConfig) -> None:
+        """Go on with other settings; what waits is forgotten."""
+        self._config = config
+        self._offsets_ns = {
+            Modality.RGB: 0,
+            Modality.DEPTH: config.depth.offset_ns,
+            Modality.THERMAL: config.thermal.offset_ns,
+        }
+        self.begin_anew()
 
     def _hand_out(self, *messages: _Stamped) -> None:
         frames = {message.frame.modality: message.frame for message in messages}
         rgb = frames[Modality.RGB]
-        companions = {
-            modality: _companion(frames.get(modality), rgb.stamp_ns)
+        depth, thermal = (
+            _companion(frames.get(modality), rgb.stamp_ns + self._offsets_ns[modality])
             for modality in (Modality.DEPTH, Modality.THERMAL)
-        }
-        self._callback(FrameSet(rgb, companions[Modality.DEPTH], companions[Modality.THERMAL]))
+        )
+        self._callback(FrameSet(rgb, depth, thermal))
 
 
 class _Stamped:
     """What goes through the stock synchroniser: it looks at nothing but the header."""
 
-    def __init__(self, header: Any, frame: Frame) -> None:
-        self.header = header
+    def __init__(self, frame: Frame, offset_ns: int) -> None:
         self.frame = frame
+        self.header = Header()
+        # No stamp is negative; at the very start of simulated time an offset could make one.
+        set_stamp(self.header, max(0, frame.stamp_ns - offset_ns))
 
 
-def _companion(frame: Frame | None, rgb_stamp_ns: int) -> Companion:
+def _companion(frame: Frame | None, expected_ns: int) -> Companion:
     if frame is None:
         return Companion(None, Absence.ABSENT, None)
-    return Companion(frame, None, rgb_stamp_ns - frame.stamp_ns)
+    return Companion(frame, None, expected_ns - frame.stamp_ns)

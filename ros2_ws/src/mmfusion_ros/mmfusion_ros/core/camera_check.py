@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 
 from mmfusion_ros.core.detections_3d import Intrinsics
@@ -13,6 +12,7 @@ from mmfusion_ros.core.rig import Camera
 # Below, calibrating the same camera twice makes as much of a difference.
 LARGEST_SHIFT_PX = 2.0
 _GRID = 9  # points a side, from edge to edge
+_ROUND_TRIP_PX = 0.1  # well above what is left where distortion was undone
 
 
 def disagreement(info: Any, camera: Camera) -> str:
@@ -24,8 +24,11 @@ def disagreement(info: Any, camera: Camera) -> str:
 
     Returns:
         One sentence; empty if they agree, or if the camera says nothing that can be compared (it
-        is not calibrated, or has a distortion model that is not known here).
+        is not calibrated, has a distortion model that is not known here, or sends less than the
+        whole picture that it was calibrated for: binned, or a region of interest).
     """
+    if _sends_less(info):
+        return ""
     size = (int(info.height), int(info.width))
     if 0 not in size and size != (camera.height, camera.width):
         return (
@@ -45,6 +48,12 @@ def disagreement(info: Any, camera: Camera) -> str:
     )
 
 
+def _sends_less(info: Any) -> bool:
+    region = info.roi
+    is_part = bool(region.width) and (region.width, region.height) != (info.width, info.height)
+    return is_part or info.binning_x > 1 or info.binning_y > 1
+
+
 def largest_shift(a: Intrinsics, b: Intrinsics, size: tuple[int, int]) -> float:
     """How far apart two cameras of one size picture the same directions, at most.
 
@@ -54,16 +63,14 @@ def largest_shift(a: Intrinsics, b: Intrinsics, size: tuple[int, int]) -> float:
         size: (height, width) of their pictures.
 
     Returns:
-        Pixels, over a grid that covers the picture of the first.
+        Pixels, over a grid that covers the picture of the first, but for where its distortion
+        cannot be undone: nothing can be said there. 0 if that is everywhere.
     """
     height, width = size
     x, y = np.meshgrid(np.linspace(0, width - 1, _GRID), np.linspace(0, height - 1, _GRID))
-    pixels = np.column_stack([x.ravel(), y.ravel()]).reshape(-1, 1, 2)
-    matrix_a, matrix_b = (np.reshape(i.matrix, (3, 3)).astype(np.float64) for i in (a, b))
-    rays = cv2.undistortPoints(pixels, matrix_a, np.array(a.distortion, np.float64)).reshape(-1, 2)
-    points = np.column_stack([rays, np.ones(len(rays))])
-    still = np.zeros(3)
-    seen, _ = cv2.projectPoints(points, still, still, matrix_b, np.array(b.distortion, np.float64))
-    # Where distortion cannot be undone, nothing can be said; that is at the edges if at all.
-    shifts = np.linalg.norm(np.reshape(seen, (-1, 2)) - pixels.reshape(-1, 2), axis=1)
-    return float(np.nanmax(shifts, initial=0.0))
+    pixels = np.column_stack([x.ravel(), y.ravel()])
+    rays = a.rays(pixels)
+    # A lens that turns back towards the edge gives a direction there, but not the one asked for.
+    undone = np.linalg.norm(a.pixels(rays) - pixels, axis=1) <= _ROUND_TRIP_PX
+    shifts = np.linalg.norm(b.pixels(rays[undone]) - pixels[undone], axis=1)
+    return float(np.max(shifts, initial=0.0))

@@ -17,6 +17,8 @@ from mmfusion_ros.core.rig import Camera
 _DISTORTION_MODELS = {"plumb_bob", "rational_polynomial"}
 # How many coefficients OpenCV takes; any other number is an error of its own there.
 _DISTORTION_LENGTHS = {0, 4, 5, 8, 12, 14}
+# The five rounds that OpenCV takes by itself leave pixels of error at the edges of common lenses.
+_UNTIL_UNDONE = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,38 @@ class Intrinsics:
         except ValueError:
             return None
 
+    def rays(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """In which directions the camera looks.
+
+        Args:
+            pixels: (..., 2), x and y; whole numbers are the centres of pixels.
+
+        Returns:
+            (..., 2), x and y at a depth of one metre. Where distortion cannot be undone, these
+            are of no meaning: `pixels` of them gives something else than what was asked for.
+        """
+        matrix = np.reshape(self.matrix, (3, 3)).astype(np.float64)
+        if not any(self.distortion) or not pixels.size:
+            focal, principal = matrix[[0, 1], [0, 1]], matrix[:2, 2]
+            plain: NDArray[np.float64] = (pixels - principal) / focal
+            return plain
+        bent = np.ascontiguousarray(pixels, np.float64).reshape(-1, 1, 2)
+        # OpenCV 4 and 5 both have it, unlike an undistortPoints that takes when to stop.
+        straight = cv2.undistortImagePoints(
+            bent, matrix, np.array(self.distortion), None, _UNTIL_UNDONE
+        )
+        points = np.column_stack([np.reshape(straight, (-1, 2)), np.ones(len(bent))])
+        rays: NDArray[np.float64] = (points @ np.linalg.inv(matrix).T)[:, :2]
+        return rays.reshape(pixels.shape)
+
+    def pixels(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where the camera sees directions (n, 2), as pixels (n, 2); the inverse of `rays`."""
+        points = np.column_stack([rays, np.ones(len(rays))])
+        still = np.zeros(3)
+        matrix = np.reshape(self.matrix, (3, 3)).astype(np.float64)
+        seen, _ = cv2.projectPoints(points, still, still, matrix, np.array(self.distortion))
+        return np.asarray(seen, np.float64).reshape(-1, 2)
+
 
 @dataclass(frozen=True, eq=False)
 class Places:
@@ -98,24 +132,11 @@ def place(detections: Detections, intrinsics: Intrinsics) -> Places:
     x, y = (left + right) / 2, (top + bottom) / 2
     # The centre, and the ends of the cross through it, along which the box is measured.
     pixels = np.array([(x, y), (left, y), (right, y), (x, top), (x, bottom)])
-    rays = _rays(pixels.transpose(0, 2, 1), intrinsics) * z[:, None]
+    # Boxes count from the corner of the first pixel, camera matrices from its centre.
+    rays = intrinsics.rays(pixels.transpose(0, 2, 1) - 0.5) * z[:, None]
     centre, from_x, to_x, from_y, to_y = rays
     return Places(
         index=index,
         centres=np.column_stack([centre, z]),
         sizes=np.column_stack([(to_x - from_x)[:, 0], (to_y - from_y)[:, 1], np.zeros_like(z)]),
     )
-
-
-def _rays(pixels: NDArray[np.float64], intrinsics: Intrinsics) -> NDArray[np.float64]:
-    """Directions (..., 2) of pixels (..., 2): x and y at a depth of one metre."""
-    matrix = np.reshape(intrinsics.matrix, (3, 3))
-    # Boxes count from the corner of the first pixel, camera matrices from its centre.
-    centred = pixels - 0.5
-    if not any(intrinsics.distortion) or not pixels.size:
-        focal, principal = matrix[[0, 1], [0, 1]], matrix[:2, 2]
-        plain: NDArray[np.float64] = (centred - principal) / focal
-        return plain
-    points = np.ascontiguousarray(centred).reshape(-1, 1, 2)
-    bent = cv2.undistortPoints(points, matrix, np.array(intrinsics.distortion))
-    return np.asarray(bent, np.float64).reshape(pixels.shape)
