@@ -54,7 +54,12 @@ def test_changes_reach_groups_and_read_numbers_as_people_write_them(tmp_path):
         ("loop.ema=1", "loop.ema: input should be less than 1, got 1"),
         ("scales=[1, a]", "scales.1: input should be a valid integer, got 'a'"),
         ("loop=3", "loop: "),
-        ("intensity=-1", "intensity: input should be greater than or equal to 0, got -1"),
+        (
+            "objective.intensity=-1",
+            "objective.warmth.intensity: input should be greater than or equal to 0, got -1",
+        ),
+        ("objective.kind=art", "objective: input tag 'art' found using 'kind' does not match any"),
+        ("crop=10", "crop: input should be greater than or equal to 11, got 10"),
     ],
 )
 def test_mistakes_are_named(change, fault):

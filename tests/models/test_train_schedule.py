@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mmfusion.train.schedule import haf_schedule, s4fusion_schedule
+from mmfusion.train.schedule import efficientmfd_schedule, haf_schedule, s4fusion_schedule
 
 
 def test_s4fusion_warms_up_and_falls_along_a_cosine():
@@ -37,3 +37,11 @@ def test_haf_falls_to_a_tenth_from_each_hundredth_epoch_on():
     assert by_epoch[200] == pytest.approx(0.01)
     assert factor(3 * 99 - 1) == 1
     assert factor(3 * 99) == pytest.approx(0.1)
+
+
+def test_efficientmfd_warms_up_and_falls_in_steps():
+    factor = efficientmfd_schedule(15000)
+    assert [factor(step) for step in (0, 500)] == pytest.approx([0.01, 0.505])
+    assert [factor(step) for step in (1000, 4999, 5000, 9999, 10000, 14999)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01]
+    )

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-pytest.importorskip("timm", reason="timm is not installed")
+timm = pytest.importorskip("timm", reason="timm is not installed")
 
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from mmfusion import cli
 from mmfusion.errors import DataError, ModelError
@@ -171,6 +171,34 @@ def test_lower_precision_learns_about_the_same(pairs, plain, tmp_path):
 def test_divergence_ends_the_training_with_a_reason(pairs, tmp_path):
     with pytest.raises(ModelError, match=r"diverged in step \d: intensity .*; start anew with a"):
         train(pairs, tmp_path, "optimiser.learning_rate=1e30", "optimiser.clip_norm=null")
+
+
+PUBLISHED = "objective={kind: s4fusion, classifier: none}"
+
+
+def test_the_published_objective_is_learnt_without_a_classifier_if_one_says_so(pairs, tmp_path):
+    found = train(pairs, tmp_path, PUBLISHED)
+    assert {"ssim", "intensity", "gradient"} <= found[0].keys()
+    assert "entropy" not in found[0]
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["classifier"] == "none"
+    assert record["temperature"] > 0
+
+
+def test_the_published_objective_asks_a_classifier(pairs, tmp_path, monkeypatch):
+    name = "resnet10t"
+    torch.manual_seed(0)
+    weights = tmp_path / "classifier.safetensors"
+    save_file(timm.create_model(name).state_dict(), weights)
+    objective = f"{{kind: s4fusion, classifier: {name}, classifier_weights: {weights}}}"
+    found = train(pairs, tmp_path / "out", f"objective={objective}", "crop=37")
+    assert found[0]["entropy"] > 0
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert len(record["classifier_sha256"]) == 64
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ModelError, match="no weights of the classifier resnet50.tv_in1k; looked"):
+        train(pairs, tmp_path / "without", "objective={kind: s4fusion}")
+    assert not (tmp_path / "without").exists()
 
 
 def test_validation_comes_before_along_and_after(pairs, tmp_path, capsys):

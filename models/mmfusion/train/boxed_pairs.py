@@ -19,7 +19,7 @@ from mmfusion.errors import DataError
 from mmfusion.train.faults import Faults, listed
 from mmfusion.train.folders import find_subfolder
 from mmfusion.train.image_files import Header, read_headers, read_image
-from mmfusion.train.lazy import LazySequence
+from mmfusion.train.lazy import Entry, LazySequence
 from mmfusion.train.pairs import Found, match_pairs, read_infrared
 from mmfusion.train.voc import VocImage, read_voc
 
@@ -141,7 +141,12 @@ def load_boxed_pairs(folders: Sequence[Path], classes: Sequence[str]) -> LazySeq
     faults.complain()
     if not taken:
         raise DataError(f"no pair with boxes in {listed(map(str, folders))}")
-    return LazySequence([partial(_read_pair, *files, notes) for files, notes in taken])
+    return LazySequence(
+        [
+            Entry(files[0], headers[files[2]].size, partial(_read_pair, *files, notes))
+            for files, notes in taken
+        ]
+    )
 
 
 def _annotation_files(folder: Path) -> list[Path]:

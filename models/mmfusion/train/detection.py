@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ from mmfusion.train.detection_matching import Objects
 from mmfusion.train.level_pool import pool_on_own_level
 from mmfusion.train.processes import Processes
 from mmfusion.train.recipes import STRICT, Loop, Natural, Optimiser, Positive, Share, Weight
-from mmfusion.train.task import Losses, Validation, evenly
+from mmfusion.train.task import Losses, Validation
 
 _SMALLEST_CROP = 0.6  # of each side
 _KEPT_SHARE = 0.4  # of a box; with less of it in sight, nobody can tell where it ends
@@ -129,8 +129,9 @@ class DetectionTask:
         if validation:
             detection_library()
             pairs = load_boxed_pairs(validation, self._classes)
-            self._validated = evenly(pairs, recipe.loop.validate_samples)
-        self.names = [pair.name for pair in self._pairs]
+            self._validated = pairs.some(recipe.loop.validate_samples)
+        self.names = self._pairs.names
+        self.facts: dict[str, Any] = {}
         self.align_every = recipe.align_every
 
     def sample(self, item: int, step: int, rng: np.random.Generator) -> tuple[Sample, Start]:  # noqa: ARG002 (the protocol's)

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import nn
+from torch import Tensor, nn
+from tqdm import tqdm
 
 from mmfusion.errors import DataError
 from mmfusion.evaluate_fusion import fuse_luma
 from mmfusion.graph.luma_fusion import LumaFusion
 from mmfusion.metrics import edge_preservation, visual_information_fidelity
 from mmfusion.registry import create_model
-from mmfusion.train.fusion_losses import gradient_loss, intensity_loss, ssim_loss, warmth_map
+from mmfusion.train.fusion_objective import FusionLoss, FusionObjective
 from mmfusion.train.pairs import Pair, load_pairs
 from mmfusion.train.processes import Processes
-from mmfusion.train.recipes import STRICT, Loop, Optimiser, Positive, Weight
-from mmfusion.train.task import Losses, Validation, evenly
+from mmfusion.train.recipes import STRICT, Loop, Optimiser, Positive
+from mmfusion.train.task import Losses, Validation
+from mmfusion.train.warmth_losses import warmth_map
 
 _LARGEST_CROP = 256  # of the full picture, however much it is shrunk
 _SHOWN = 4  # pairs, of those that are validated
+_CALIBRATED = 64  # pairs that losses are calibrated on
+LEAST_CROP = 11  # the window of SSIM
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -38,17 +44,15 @@ class FusionRecipe:
         crop: side of the random crops that the network sees, pixels.
         scales: what `LumaFusion` may shrink by; each batch draws one. Losses are those of the
             picture at full size, so a network that runs small learns to keep fine detail.
-        intensity, gradient, ssim: weights of the loss terms.
+        objective: `WarmthObjective` or `S4FusionObjective`, by its ``kind``.
     """
 
     model: str
     loop: Loop
     optimiser: Optimiser
-    crop: Positive
-    scales: list[Positive]
-    intensity: Weight
-    gradient: Weight
-    ssim: Weight
+    crop: Annotated[int, Field(ge=LEAST_CROP)]
+    scales: list[Positive] = field(default_factory=lambda: [1])
+    objective: FusionObjective
 
 
 class FusionTask:
@@ -72,20 +76,22 @@ class FusionTask:
         """
         self._recipe = recipe
         pairs = load_pairs(folders)
-        self._pairs = [pair for pair in pairs if min(pair.visible.shape) >= recipe.crop]
-        if not self._pairs:
+        large = [place for place, size in enumerate(pairs.sizes) if min(size) >= recipe.crop]
+        if not large:
             raise DataError(f"no pair is at least {recipe.crop} pixels wide and high")
-        self._validated = evenly(load_pairs(validation), recipe.loop.validate_samples)
-        self._smallest = min(min(pair.visible.shape) for pair in self._pairs)
-        self.names = [pair.name for pair in self._pairs]
+        self._pairs = pairs.take(large)
+        self._validated = load_pairs(validation).some(recipe.loop.validate_samples)
+        self._smallest = min(min(size) for size in self._pairs.sizes)
+        self.names = self._pairs.names
         self.network: nn.Module = create_model(recipe.model)
         for scale in recipe.scales:
             LumaFusion(self.network, scale)  # refuses what is impossible
+        self._loss = FusionLoss(recipe.objective, self._typical)
+        self.facts = self._loss.facts
 
     def sample(self, item: int, step: int, rng: np.random.Generator) -> Any:
         """Random window, randomly flipped: scale, and uint8 (3, side, side)."""
-        pair = self._pairs[item]
-        stack = np.stack((pair.infrared, pair.visible, warmth_map(pair.infrared)))
+        stack = _stack(self._pairs[item])
         common = np.random.default_rng((self._recipe.loop.seed, 3, step))
         scale = int(common.choice(self._recipe.scales))
         side = min(self._recipe.crop * scale, _LARGEST_CROP, self._smallest)
@@ -95,18 +101,20 @@ class FusionTask:
         """One task: the picture."""
         scale = samples[0][0]
         batch = torch.stack([crop for _, crop in samples]).to(processes.device).float() / 255
-        infrared, visible, warmth = batch.split(1, dim=1)
+        infrared, visible, _ = batch.split(1, dim=1)
         fused = LumaFusion(self.network, scale)(infrared, visible).float()
-        recipe = self._recipe
         with torch.autocast(fused.device.type, enabled=False):
-            likeness = ssim_loss(fused, infrared) + ssim_loss(fused, visible)
-            terms = {
-                "intensity": recipe.intensity * intensity_loss(fused, infrared, visible, warmth),
-                "gradient": recipe.gradient * gradient_loss(fused, infrared, visible),
-                "ssim": recipe.ssim * likeness / 2,
-            }
+            terms = self._loss.to(processes.device)(fused, batch)
             loss = torch.stack(list(terms.values())).sum()
         return Losses((loss,), {name: term.detach() for name, term in terms.items()})
+
+    def _typical(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Crops of some pairs, infrared and visible, (1, 1, H, W) in [0, 1]."""
+        pairs = self._pairs.some(_CALIBRATED)
+        rng = np.random.default_rng(self._recipe.loop.seed)
+        for pair in tqdm(pairs, "calibrating", unit="pair", delay=1, leave=False):
+            crop = torch.from_numpy(_draw_crop(_stack(pair), self._recipe.crop, rng))
+            yield crop[None, :1].float() / 255, crop[None, 1:2].float() / 255
 
     def validate(self, network: nn.Module) -> Validation | None:
         """VIF and Q_ABF of whole pictures, and their sum as the score."""
@@ -126,6 +134,11 @@ class FusionTask:
                 pictures[pair.name] = _beside(pair, fused)
         figures = {"VIF": float(np.nanmean(kept)), "Q_ABF": float(np.nanmean(preserved))}
         return Validation(sum(figures.values()), figures, pictures)
+
+
+def _stack(pair: Pair) -> NDArray[np.uint8]:
+    """Infrared, visible and warmth, (3, H, W)."""
+    return np.stack((pair.infrared, pair.visible, warmth_map(pair.infrared)))
 
 
 def _draw_crop(stack: NDArray[np.uint8], side: int, rng: np.random.Generator) -> NDArray[np.uint8]:

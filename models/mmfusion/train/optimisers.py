@@ -7,7 +7,12 @@ from collections.abc import Callable
 from torch import nn, optim
 
 from mmfusion.train.recipes import Loop, Optimiser
-from mmfusion.train.schedule import warmup_cosine
+from mmfusion.train.schedule import (
+    efficientmfd_schedule,
+    haf_schedule,
+    s4fusion_schedule,
+    warmup_cosine,
+)
 
 _KINDS: dict[str, type[optim.AdamW | optim.Adam]] = {"adamw": optim.AdamW, "adam": optim.Adam}
 
@@ -36,7 +41,7 @@ def create_optimiser(network: nn.Module, settings: Optimiser) -> optim.Optimizer
 
 
 def create_schedule(
-    optimiser: optim.Optimizer, settings: Optimiser, loop: Loop
+    optimiser: optim.Optimizer, settings: Optimiser, loop: Loop, samples: int
 ) -> optim.lr_scheduler.LambdaLR:
     """Learning rate of every step.
 
@@ -44,9 +49,13 @@ def create_schedule(
         optimiser: whose rate it is.
         settings: that name the schedule.
         loop: the training.
+        samples: in an epoch.
     """
     factors: dict[str, Callable[[int], float]] = {
         "constant": lambda _: 1.0,
         "warmup_cosine": warmup_cosine(loop.steps),
+        "s4fusion": s4fusion_schedule(loop.steps, max(1, loop.steps // 20)),
+        "haf": haf_schedule(-(-samples // loop.batch)),
+        "efficientmfd": efficientmfd_schedule(loop.steps),
     }
     return optim.lr_scheduler.LambdaLR(optimiser, factors[settings.schedule])

@@ -16,7 +16,7 @@ from mmfusion.graph.photometry import RANGE_TAIL
 from mmfusion.train.faults import Faults
 from mmfusion.train.folders import find_images, find_subfolder, match_stems
 from mmfusion.train.image_files import read_headers, read_image
-from mmfusion.train.lazy import LazySequence
+from mmfusion.train.lazy import Entry, LazySequence
 
 _SIDES = {
     "infrared": ("ir", "infrared", "thermal", "inf"),
@@ -100,7 +100,9 @@ def load_pairs(folders: Sequence[Path]) -> LazySequence[Pair]:
                     _ONE_SIZE,
                 )
     faults.complain()
-    return LazySequence([partial(_read_pair, *pair) for _, pair in found])
+    return LazySequence(
+        [Entry(pair[0], headers[pair[2]].size, partial(_read_pair, *pair)) for _, pair in found]
+    )
 
 
 def read_grey(path: Path) -> NDArray[np.uint8]:

@@ -73,7 +73,9 @@ class Optimiser:
 
     name: Literal["adamw", "adam"] = "adamw"
     learning_rate: Rate = 1e-3
-    schedule: Literal["constant", "warmup_cosine"] = "warmup_cosine"
+    schedule: Literal["constant", "warmup_cosine", "s4fusion", "haf", "efficientmfd"] = (
+        "warmup_cosine"
+    )
     weight_decay: Weight = 0.0
     clip_norm: Rate | None = 1.0
     clip_value: Rate | None = None

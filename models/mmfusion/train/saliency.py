@@ -25,7 +25,7 @@ from mmfusion.train.processes import Processes
 from mmfusion.train.recipes import STRICT, Loop, Optimiser, Rate, Share
 from mmfusion.train.saliency_losses import saliency_loss
 from mmfusion.train.scenes import Scene, load_scenes
-from mmfusion.train.task import Losses, Validation, evenly
+from mmfusion.train.task import Losses, Validation
 
 _SMALLEST_CROP = 0.6  # of each side
 _SHOWN = 4  # scenes, of those that are validated
@@ -78,8 +78,9 @@ class SaliencyTask:
         self._validated: Sequence[Scene] = ()
         if validation:
             saliency_library()
-            self._validated = evenly(load_scenes(validation), recipe.loop.validate_samples)
-        self.names = [scene.name for scene in self._scenes]
+            self._validated = load_scenes(validation).some(recipe.loop.validate_samples)
+        self.names = self._scenes.names
+        self.facts: dict[str, Any] = {}
         self.network: nn.Module = create_model(recipe.model)
         self._size = cast("HAF", self.network).config.input_size
 

@@ -16,7 +16,7 @@ from mmfusion.errors import DataError
 from mmfusion.train.faults import Faults, listed
 from mmfusion.train.folders import find_images, match_stems
 from mmfusion.train.image_files import read_headers, read_image
-from mmfusion.train.lazy import LazySequence
+from mmfusion.train.lazy import Entry, LazySequence
 
 _FOLDERS = {"colour": ("rgb",), "depth": ("depth",), "mask": ("gt",)}
 
@@ -53,7 +53,7 @@ def load_scenes(folders: Sequence[Path]) -> LazySequence[Scene]:
     faults = Faults()
     found = [sample for folder in folders for sample in _match(folder, faults)]
     headers = read_headers((path for _, _, *paths in found for path in paths), faults)
-    readers = []
+    entries = []
     relative = 0
     for folder, stem, *paths in found:
         if not headers.keys() >= set(paths):
@@ -68,21 +68,21 @@ def load_scenes(folders: Sequence[Path]) -> LazySequence[Scene]:
                 f"{mask.size}",
                 "a registered sample has one size",
             )
-        readers.append(partial(_read_scene, stem, *paths))
+        entries.append(Entry(stem, colour.size, partial(_read_scene, stem, *paths)))
     faults.complain()
     where = listed(map(str, folders))
-    if not readers:
+    if not entries:
         raise DataError(
             f"no sample with 16-bit depth in {where}: all {relative} have 8-bit depth, which is "
             "relative; expected millimetres, as grey 16-bit PNG"
         )
     if relative:
         warnings.warn(
-            f"{relative} of {relative + len(readers)} samples in {where} are left out: their "
+            f"{relative} of {relative + len(entries)} samples in {where} are left out: their "
             "depth has 8 bits and is relative; expected millimetres, as grey 16-bit PNG",
             stacklevel=2,
         )
-    return LazySequence(readers)
+    return LazySequence(entries)
 
 
 def _match(folder: Path, faults: Faults) -> list[tuple[Path, str, Path, Path, Path]]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmfusion.train.processes import Processes
-
-_Sample = TypeVar("_Sample")
 
 
 class Losses(NamedTuple):
@@ -42,25 +39,20 @@ class Validation:
     pictures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
-def evenly(samples: Sequence[_Sample], most: int) -> Sequence[_Sample]:
-    """At most so many of the samples, evenly spaced."""
-    if len(samples) <= most:
-        return samples
-    return [samples[place * len(samples) // most] for place in range(most)]
-
-
 class Task(Protocol):
     """What to learn, and from what.
 
     Attributes:
         network: to be trained.
         names: of the samples there are to draw from.
+        facts: what the task settled by itself, for the record; plain values.
         align_every: steps from one alignment of the tasks' gradients to the next, see
             `mmfusion.train.alignment`; 0 never.
     """
 
     network: nn.Module
     names: list[str]
+    facts: dict[str, Any]
     align_every: int
 
     def sample(self, item: int, step: int, rng: np.random.Generator) -> Any:

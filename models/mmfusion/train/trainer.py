@@ -84,7 +84,7 @@ class Trainer:
         self._network = task.network = synchronised(task.network.to(processes.device), processes)
         self._parameters = [p for p in self._network.parameters() if p.requires_grad]
         self._optimiser = create_optimiser(self._network, optimiser)
-        self._schedule = create_schedule(self._optimiser, optimiser, loop)
+        self._schedule = create_schedule(self._optimiser, optimiser, loop, len(task.names))
         self._average = (
             AveragedModel(self._network, multi_avg_fn=get_ema_multi_avg_fn(loop.ema))
             if loop.ema
@@ -277,6 +277,7 @@ class Trainer:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
         content = {
             "samples": len(self._task.names),
+            **self._task.facts,
             "steps": self._done,
             "seconds": round(self._seconds),
             "device": name if device.type == "cuda" else f"CPU, {platform.machine()}",
