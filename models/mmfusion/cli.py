@@ -108,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--fusion-scale", type=_at_least(1), help="fusion: as for export (default: 1)"
     )
+    evaluate.add_argument(
+        "--corrupt",
+        action="store_true",
+        help="saliency: measure with one stream corrupted at a time, see docs/evaluate.md; also "
+        "writes a picture, beside the figures",
+    )
     evaluate.add_argument("--out", type=Path, required=True, help="JSON file for the figures")
     evaluate.set_defaults(command=_evaluate)
 
@@ -191,7 +197,13 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     what = (options.model, options.checkpoint, options.data, options.out)
     role = _role(options, fusion_scale=Role.FUSION)
-    if role is Role.SALIENCY:
+    if options.corrupt and role is not Role.SALIENCY:
+        raise DataError(f"--corrupt is for saliency networks; leave it out for {options.model}")
+    if options.corrupt:
+        from mmfusion.evaluate_robustness import evaluate_robustness  # noqa: PLC0415
+
+        rows = evaluate_robustness(*what)
+    elif role is Role.SALIENCY:
         from mmfusion.evaluate_saliency import evaluate_saliency  # noqa: PLC0415
 
         rows = evaluate_saliency(*what)
@@ -204,9 +216,10 @@ def _evaluate(options: argparse.Namespace) -> None:
 
         rows = evaluate_fusion(*what, options.fusion_scale or 1)
     names = list(next(iter(rows.values())))
-    _print_row("", names)
+    width = max(10, *map(len, rows))
+    _print_row("", names, width)
     for title, values in rows.items():
-        _print_row(title, [f"{values[name]:.3f}" for name in names])
+        _print_row(title, [f"{values[name]:.3f}" for name in names], width)
 
 
 def _role(options: argparse.Namespace, **only_for: Role) -> Role:
@@ -219,8 +232,8 @@ def _role(options: argparse.Namespace, **only_for: Role) -> Role:
     return role
 
 
-def _print_row(title: str, cells: list[str]) -> None:
-    print(f"{title:10}" + "".join(f"{cell:>11}" for cell in cells))
+def _print_row(title: str, cells: list[str], width: int) -> None:
+    print(f"{title:{width}}" + "".join(f"{cell:>11}" for cell in cells))
 
 
 def _export(options: argparse.Namespace) -> None:

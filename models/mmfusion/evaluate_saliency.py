@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import nn
 from tqdm import tqdm
 
 from mmfusion.checkpoint import load_checkpoint
-from mmfusion.graph.depth import unpack_depth
 from mmfusion.graph.depth_range import DepthRange
-from mmfusion.graph.photometry import pack_uint8, unpack_rgb8
-from mmfusion.graph.saliency import SaliencyBranch
-from mmfusion.haf.network import HAF
 from mmfusion.metrics import compare_saliency, saliency_library, summarise_saliency
 from mmfusion.metrics.saliency import SaliencyFigures
 from mmfusion.registry import create_model
-from mmfusion.train.scenes import Scene, load_scenes
-
-_FOREGROUND = 128
+from mmfusion.saliency_scenes import (
+    scenes_with_branch,
+    see_scene,
+    trained_depth_range,
+    truth_of,
+)
+from mmfusion.train.scenes import load_scenes
 
 
 def evaluate_saliency(
@@ -43,7 +36,7 @@ def evaluate_saliency(
         checkpoint: its weights, safetensors.
         folders: see `load_scenes`.
         out: JSON file to write the figures to.
-        depth_range: that the network was trained with; the default one if None.
+        depth_range: that the network was trained with; see `trained_depth_range` if None.
 
     Returns:
         Figures by what the network sees ("rgb+depth", "rgb") and metric.
@@ -53,63 +46,21 @@ def evaluate_saliency(
         DataError: if the data are unusable.
         MetricError: if the package that measures is not installed.
     """
-    depth_range = depth_range or DepthRange()
     saliency_library()  # better now than after the first scene
     network = create_model(model)
     load_checkpoint(network, checkpoint)
+    depth_range = depth_range or trained_depth_range(checkpoint)
     scenes = load_scenes(folders)
     compared: dict[str, list[SaliencyFigures]] = {"rgb+depth": [], "rgb": []}
-    by_size = itertools.groupby(
-        tqdm(sorted(scenes, key=_size), unit="scene", dynamic_ncols=True), _size
-    )
-    for size, alike in by_size:
-        branch = saliency_branch(network, size, depth_range)
-        for scene in alike:
+    with tqdm(total=len(scenes), unit="scene", dynamic_ncols=True) as progress:
+        for branch, scene in scenes_with_branch(network, scenes, depth_range):
+            truth = truth_of(scene)
             for modalities, entries in compared.items():
-                _, judged = judge_scene(branch, scene, with_depth="depth" in modalities)
-                entries.append(judged)
+                saliency = see_scene(branch, scene, with_depth="depth" in modalities)
+                entries.append(compare_saliency(saliency, truth))
+            progress.update()
     figures = {name: summarise_saliency(entries) for name, entries in compared.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
     record = {"scenes": len(scenes), "figures": figures}
     out.write_text(json.dumps(record, indent=2) + "\n")
     return figures
-
-
-def saliency_branch(
-    network: nn.Module, size: tuple[int, int], depth_range: DepthRange
-) -> SaliencyBranch:
-    """A trained network as it runs on pictures of a size (height, width)."""
-    device = next(network.parameters()).device
-    branch = SaliencyBranch(
-        # Tables are made on the CPU, where the weights must be to be folded with them.
-        cast("HAF", copy.deepcopy(network).cpu()),
-        rgb_size=size,
-        depth_size=size,
-        input_size=None,
-        depth_range=depth_range,
-    )
-    return branch.to(device).eval()
-
-
-def judge_scene(
-    branch: SaliencyBranch, scene: Scene, *, with_depth: bool
-) -> tuple[NDArray[np.uint8], SaliencyFigures]:
-    """The map of a scene, uint8 (H, W), and how it compares with the mask."""
-    truth = np.where(scene.mask > _FOREGROUND, 255, 0).astype(np.uint8)
-    saliency = _find(branch, scene, with_depth=with_depth)
-    return saliency, compare_saliency(saliency, truth)
-
-
-def _size(scene: Scene) -> tuple[int, int]:
-    return cast("tuple[int, int]", scene.mask.shape)
-
-
-def _find(branch: SaliencyBranch, scene: Scene, *, with_depth: bool) -> NDArray[np.uint8]:
-    raw = scene.depth.astype("<u2").view(np.uint8).reshape(*scene.depth.shape, 2)
-    device = next(branch.parameters()).device
-    metres, valid = unpack_depth(torch.from_numpy(raw).to(device))
-    with torch.inference_mode():
-        rgb = unpack_rgb8(torch.from_numpy(scene.rgb).to(device))
-        probability = branch(rgb, metres, valid * float(with_depth))
-        picture: NDArray[np.uint8] = pack_uint8(probability)[..., 0].cpu().numpy()
-    return picture

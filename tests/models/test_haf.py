@@ -212,6 +212,22 @@ class TestFusionBlock:
         swapped = dataclasses.replace(SWIN, primary="rgb")
         assert fuse(blocks, *levels, swapped) == (("depth", "rgb"),)
 
+    def test_the_preset_of_three_steps_differs_in_them_alone(self):
+        assert PRESETS[f"{LIGHT}_t3"] == dataclasses.replace(PRESETS[LIGHT], steps=3)
+
+    def test_each_step_of_the_preset_matters(self):
+        """The same weights, moved fewer times, find something else."""
+        model = network(PRESETS[f"{LIGHT}_t3"])
+        pair = images((64, 64))
+        fewer = HAF(dataclasses.replace(model.config, steps=2)).eval()
+        fewer.load_state_dict(model.state_dict())
+        with torch.inference_mode():
+            assert error(fewer(*pair)[0], model(*pair)[0]) > 1e-2
+
+    def test_a_gate_of_three_steps_sees_the_momentum(self):
+        one, three = (HAF(PRESETS[name]).fusion[0].gate[0] for name in (LIGHT, f"{LIGHT}_t3"))
+        assert three.in_channels == 2 * one.in_channels
+
 
 class TestSwinStream:
     def test_maps_are_what_enters_each_stage(self, swin):

@@ -99,4 +99,14 @@ PRESETS: Mapping[str, HAFConfig] = {
         saliency_width=16,
         head_channels=16,
     ),
+    # The same with momentum: the dynamics of the article's figures, idle at one step.
+    "haf_mobilenetv3_small_t3": HAFConfig(
+        backbone="mobilenetv3_small_100",
+        input_size=(256, 256),
+        widths=(96, 48, 32, 16),
+        decoder_widths=(64, 48, 32, 16),
+        saliency_width=16,
+        head_channels=16,
+        steps=3,
+    ),
 }

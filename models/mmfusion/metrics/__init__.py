@@ -29,6 +29,7 @@ from mmfusion.metrics.saliency import (
     SaliencyFigures,
     compare_saliency,
     saliency_library,
+    structure_and_error,
     summarise_saliency,
 )
 from mmfusion.metrics.summary import Summary, aggregate
@@ -58,6 +59,7 @@ __all__ = [
     "spatial_frequency",
     "standard_deviation",
     "structural_similarity",
+    "structure_and_error",
     "summarise_saliency",
     "value",
     "visual_information_fidelity",

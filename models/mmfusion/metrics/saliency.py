@@ -69,16 +69,7 @@ def compare_saliency(saliency: Picture, truth: Picture) -> SaliencyFigures:
         MetricError: if a picture is no uint8 (H, W), their sizes differ or the package that
             measures is not installed.
     """
-    for name, picture in (("saliency", saliency), ("truth", truth)):
-        if picture.dtype != np.uint8 or picture.ndim != 2:
-            raise MetricError(
-                f"{name} is {picture.dtype} of shape {picture.shape}, expected uint8 (H, W)"
-            )
-    if saliency.shape != truth.shape:
-        raise MetricError(
-            f"the saliency map is {size(saliency)} but its truth {size(truth)}; bring them to one "
-            "size first, nothing is resized here"
-        )
+    _check(saliency, truth)
     library = saliency_library()
     mae, structure, weighted, f_measure, e_measure = (
         getattr(library, name)()
@@ -96,6 +87,19 @@ def compare_saliency(saliency: Picture, truth: Picture) -> SaliencyFigures:
         f_curve=np.asarray(f_results["curve"], np.float64),
         e_curve=np.asarray(e_results["curve"], np.float64),
     )
+
+
+def structure_and_error(saliency: Picture, truth: Picture) -> tuple[float, float]:
+    """S-measure and mean absolute error of one map alone, in a tenth of the time.
+
+    As `compare_saliency` has them, with its arguments and errors.
+    """
+    _check(saliency, truth)
+    library = saliency_library()
+    structure, mae = library.Smeasure(), library.MAE()
+    for measure in (structure, mae):
+        measure.step(pred=saliency, gt=truth)
+    return float(structure.get_results()["sm"]), float(mae.get_results()["mae"])
 
 
 def summarise_saliency(figures: Sequence[SaliencyFigures]) -> dict[str, float]:
@@ -126,3 +130,16 @@ def summarise_saliency(figures: Sequence[SaliencyFigures]) -> dict[str, float]:
         "F_weighted": means["weighted_f"],
         "MAE": means["mae"],
     }
+
+
+def _check(saliency: Picture, truth: Picture) -> None:
+    for name, picture in (("saliency", saliency), ("truth", truth)):
+        if picture.dtype != np.uint8 or picture.ndim != 2:
+            raise MetricError(
+                f"{name} is {picture.dtype} of shape {picture.shape}, expected uint8 (H, W)"
+            )
+    if saliency.shape != truth.shape:
+        raise MetricError(
+            f"the saliency map is {size(saliency)} but its truth {size(truth)}; bring them to one "
+            "size first, nothing is resized here"
+        )

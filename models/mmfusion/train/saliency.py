@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from mmfusion.evaluate_saliency import judge_scene, saliency_branch
 from mmfusion.graph.depth import DepthMapping, unpack_depth
 from mmfusion.graph.depth_range import DepthRange
 from mmfusion.graph.resize import Resize
 from mmfusion.graph.saliency import normalise
 from mmfusion.haf.network import HAF
-from mmfusion.metrics import saliency_library
+from mmfusion.metrics import compare_saliency, saliency_library
 from mmfusion.registry import create_model
+from mmfusion.saliency_scenes import scenes_with_branch, see_scene, truth_of
+from mmfusion.train.lazy import LazySequence
 from mmfusion.train.processes import Processes
 from mmfusion.train.recipes import STRICT, Loop, Optimiser, Rate, Share
 from mmfusion.train.saliency_losses import saliency_loss
@@ -75,7 +76,7 @@ class SaliencyTask:
         self._recipe = recipe
         self._depth_range = DepthRange(recipe.near_m, recipe.far_m)
         self._scenes = load_scenes(folders)
-        self._validated: Sequence[Scene] = ()
+        self._validated: LazySequence[Scene] = LazySequence(())
         if validation:
             saliency_library()
             self._validated = load_scenes(validation).some(recipe.loop.validate_samples)
@@ -106,9 +107,9 @@ class SaliencyTask:
         likeness: list[float] = []
         errors: list[float] = []
         pictures: dict[str, NDArray[np.uint8]] = {}
-        for scene in self._validated:
-            branch = saliency_branch(network, scene.mask.shape, self._depth_range)
-            saliency, figures = judge_scene(branch, scene, with_depth=True)
+        for branch, scene in scenes_with_branch(network, self._validated, self._depth_range):
+            saliency = see_scene(branch, scene, with_depth=True)
+            figures = compare_saliency(saliency, truth_of(scene))
             likeness.append(figures.s_measure)
             errors.append(figures.mae)
             if len(pictures) < _SHOWN:

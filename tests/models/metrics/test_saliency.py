@@ -11,7 +11,12 @@ from reference_images import waves
 
 pytest.importorskip("py_sod_metrics", reason="mmfusion[eval] is not installed")
 
-from mmfusion.metrics import MetricError, compare_saliency, summarise_saliency
+from mmfusion.metrics import (
+    MetricError,
+    compare_saliency,
+    structure_and_error,
+    summarise_saliency,
+)
 
 HEIGHT, WIDTH = 240, 320
 NAMES = ("MAE", "S", "E_max", "E_mean", "E_adaptive", "F_max", "F_mean", "F_adaptive", "F_weighted")
@@ -53,6 +58,8 @@ def test_reference_figures(maps, row):
     summary = summarise_saliency([compare_saliency(saliency, truth)])
     expected = [float(value) for value in row[2:]]
     assert [summary[name] for name in NAMES] == pytest.approx(expected, abs=2e-6)
+    structure, error = structure_and_error(saliency, truth)
+    assert (structure, error) == (summary["S"], summary["MAE"])
 
 
 def test_the_best_of_a_set_is_that_of_its_mean_curve(maps):
@@ -74,6 +81,8 @@ def test_pictures_are_not_changed(maps):
 def test_what_cannot_be_measured(maps):
     with pytest.raises(MetricError, match="320x240 but its truth 320x239"):
         compare_saliency(maps["pred"], maps["gt"][1:])
+    with pytest.raises(MetricError, match="320x240 but its truth 320x239"):
+        structure_and_error(maps["pred"], maps["gt"][1:])
     with pytest.raises(MetricError, match="truth is float64"):
         compare_saliency(maps["pred"], maps["gt"] / 255)
     with pytest.raises(MetricError, match="at least one"):
