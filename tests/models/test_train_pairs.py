@@ -123,6 +123,7 @@ def test_of_many_faults_ten_are_told(tmp_path):
     assert listed("abcdefghijkl") == "a, b, c, d, e, f, g, h, i, j, and 2 more"
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("kind", ["png", "jpg", "bmp", "tif"])
 def test_broken_downloads_are_found_before_training(tmp_path, kind):
     write(tmp_path / "ir", f"a.{kind}", size=(200, 200))
