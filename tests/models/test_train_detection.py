@@ -333,7 +333,7 @@ def test_samples_keep_boxes_on_their_objects(recording):
     pairs = load_boxed_pairs([recording], M3FD_CLASSES)
     left_out = 0
     for index in range(60):
-        sample = draw_sample(pairs[index % 3], (64, 96), 0.0, 0.0, rng)
+        sample = draw_sample(pairs[index % 3], (64, 96), rng)
         assert sample.visible.shape == (3, 64, 96)
         assert sample.infrared.shape == (1, 64, 96)
         left_out += len(sample.objects.labels) == 0
@@ -346,17 +346,15 @@ def test_samples_keep_boxes_on_their_objects(recording):
     assert 0 < left_out < 20  # some people are cut off
 
 
-def test_missing_infrared_is_the_luma(recording):
-    pair = load_boxed_pairs([recording], M3FD_CLASSES)[0]
-    sample = draw_sample(pair, (64, 96), 1.0, 0.0, np.random.default_rng(0))
+@pytest.mark.parametrize("missing", ["thermal", "rgb"])
+def test_a_missing_camera_is_the_other_one(recording, missing):
+    changes = [f"degradation={{drop_{missing}: 1}}", "size=[64, 96]"]
+    recipe = run.recipe_of(load_recipe("efficientmfd_tiny", changes))
+    task = run.DetectionTask(recipe, [recording], [])
+    sample, _ = task.sample(0, 0, np.random.default_rng(0))
     red, green, blue = sample.visible
     torch.testing.assert_close(sample.infrared[0], 0.299 * red + 0.587 * green + 0.114 * blue)
-
-
-def test_missing_visible_is_the_infrared(recording):
-    pair = load_boxed_pairs([recording], M3FD_CLASSES)[0]
-    sample = draw_sample(pair, (64, 96), 0.0, 1.0, np.random.default_rng(0))
-    assert all(torch.equal(channel, sample.infrared[0]) for channel in sample.visible)
+    assert torch.equal(red, blue) is (missing == "rgb")
 
 
 SMALL = ["loop.steps=2", "loop.batch=2", "size=[64, 96]"]

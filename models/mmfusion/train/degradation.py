@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as nn_functional
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 from torchvision.transforms.v2 import functional  # type: ignore[import-untyped]
 
 from mmfusion.errors import DataError
+from mmfusion.train.recipes import STRICT, Share, Weight
 
 MODALITIES = ("rgb", "depth", "thermal")  # in the order of a graph's present flags
 
@@ -31,10 +35,9 @@ _STRENGTHS = {
     "misregistered": ("misregistration_pixels", "misregistration_degrees"),
     "holes": ("holes_share",),
 }
-_MOST = {"holes_share": 1.0, "misregistration_degrees": 180.0}
 
 
-@dataclass(frozen=True)
+@dataclass(config=STRICT, frozen=True, kw_only=True)
 class Degradation:
     """How often each fault happens to a sample, and how strongly; nothing by default.
 
@@ -53,37 +56,30 @@ class Degradation:
         holes_share: the most of its pixels that they take, 0..1.
 
     Raises:
-        DataError: if a probability or strength is impossible, or a fault is given a
-            probability but no strength.
+        DataError: if a fault is given a probability but no strength.
     """
 
-    drop_rgb: float = 0.0
-    drop_depth: float = 0.0
-    drop_thermal: float = 0.0
-    noise_rgb: float = 0.0
-    noise_depth: float = 0.0
-    noise_thermal: float = 0.0
-    noise_sigma: float = 0.0
-    blur_rgb: float = 0.0
-    blur_thermal: float = 0.0
-    blur_sigma: float = 0.0
-    misregistered_depth: float = 0.0
-    misregistered_thermal: float = 0.0
-    misregistration_pixels: float = 0.0
-    misregistration_degrees: float = 0.0
-    frozen_depth: float = 0.0
-    frozen_thermal: float = 0.0
-    holes_depth: float = 0.0
-    holes_share: float = 0.0
+    drop_rgb: Share = 0.0
+    drop_depth: Share = 0.0
+    drop_thermal: Share = 0.0
+    noise_rgb: Share = 0.0
+    noise_depth: Share = 0.0
+    noise_thermal: Share = 0.0
+    noise_sigma: Weight = 0.0
+    blur_rgb: Share = 0.0
+    blur_thermal: Share = 0.0
+    blur_sigma: Weight = 0.0
+    misregistered_depth: Share = 0.0
+    misregistered_thermal: Share = 0.0
+    misregistration_pixels: Weight = 0.0
+    misregistration_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    frozen_depth: Share = 0.0
+    frozen_thermal: Share = 0.0
+    holes_depth: Share = 0.0
+    holes_share: Share = 0.0
 
     def __post_init__(self) -> None:
         strengths = {name for names in _STRENGTHS.values() for name in names}
-        for name, value in asdict(self).items():
-            most = _MOST.get(name, math.inf) if name in strengths else 1.0
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not (number and 0 <= value <= most and math.isfinite(value)):
-                expected = f"0 to {most:g}" if math.isfinite(most) else "0 or more"
-                raise DataError(f"degradation {name} is {value!r}; expected {expected}")
         for name, value in asdict(self).items():
             needed = _STRENGTHS.get(name.split("_")[0], ())
             if (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import field
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -22,6 +23,7 @@ from mmfusion.registry import create_model
 from mmfusion.train import detection_losses, joint_fusion_losses
 from mmfusion.train.box_noise import noisy_latents
 from mmfusion.train.boxed_pairs import BoxedPair, load_boxed_pairs
+from mmfusion.train.degradation import Degradation, degrade
 from mmfusion.train.detection_matching import Objects
 from mmfusion.train.level_pool import pool_on_own_level
 from mmfusion.train.processes import Processes
@@ -30,7 +32,7 @@ from mmfusion.train.task import Losses, Validation
 
 _SMALLEST_CROP = 0.6  # of each side
 _KEPT_SHARE = 0.4  # of a box; with less of it in sight, nobody can tell where it ends
-_LUMA = (0.299, 0.587, 0.114)  # what a compiled graph shows instead of missing infrared
+_WHITE = 255.0
 _DETECTION_TERMS = ("class", "l1", "giou")  # of the last stage
 _FUSION_TERMS = ("structure", "detail", "brightness")
 _SHOWN = 4  # pairs, of those that are validated
@@ -48,9 +50,7 @@ class DetectionRecipe:
         detection_weight, fusion_weight: of the two tasks; with 0 the other is learnt alone.
         fusion_share: of each part of a batch, the share that fusion is learnt from; it is half
             of the work and learns from every pixel, detection from a few objects.
-        without_thermal: share of samples whose infrared is the luma of the visible image, as on
-            a robot whose thermal camera has stalled.
-        without_visible: share of samples whose visible image is the infrared one.
+        degradation: what happens to ``rgb`` and ``thermal`` on the way to the network.
         from_noise: share of samples whose boxes start as pure noise, as they do at run time; the
             others start at any time of diffusion. 0 is published, and right for many sampling
             steps; with one step, little training is to be wasted on boxes half-way in place.
@@ -65,8 +65,7 @@ class DetectionRecipe:
     detection_weight: Weight = 1.0
     fusion_weight: Weight = 1.0
     fusion_share: Share = 1.0
-    without_thermal: Share = 0.0
-    without_visible: Share = 0.0
+    degradation: Degradation = field(default_factory=Degradation)
     from_noise: Share = 0.0
     align_every: Natural = 1000
 
@@ -137,9 +136,10 @@ class DetectionTask:
     def sample(self, item: int, step: int, rng: np.random.Generator) -> tuple[Sample, Start]:  # noqa: ARG002 (the protocol's)
         """A window of a pair, and noisy boxes to start from."""
         recipe = self._recipe
-        sample = draw_sample(
-            self._pairs[item], recipe.size, recipe.without_thermal, recipe.without_visible, rng
-        )
+        whole = draw_sample(self._pairs[item], recipe.size, rng)
+        pictures = {"rgb": whole.visible, "thermal": whole.infrared}
+        seen = degrade(pictures, recipe.degradation, rng, white=_WHITE)
+        sample = whole._replace(visible=seen["rgb"], infrared=seen["thermal"])
         anywhere = rng.random() >= recipe.from_noise
         time = int(rng.integers(TIMESTEPS)) if anywhere else LAST_TIME
         boxes = sample.objects.boxes
@@ -221,20 +221,12 @@ def _on_device(sample: Sample, device: torch.device) -> Sample:
     )
 
 
-def draw_sample(
-    pair: BoxedPair,
-    size: tuple[int, int],
-    without_thermal: float,
-    without_visible: float,
-    rng: np.random.Generator,
-) -> Sample:
+def draw_sample(pair: BoxedPair, size: tuple[int, int], rng: np.random.Generator) -> Sample:
     """A random window of a pair, perhaps mirrored, with other light.
 
     Args:
         pair: to cut from.
         size: (height, width) of the sample; the window has the same shape.
-        without_thermal: probability that infrared is missing.
-        without_visible: probability that the visible picture is missing, and infrared is not.
         rng: source of all randomness.
     """
     extents = np.array(pair.infrared.shape)
@@ -245,10 +237,6 @@ def draw_sample(
         _scale(image[top : top + height, left : left + width], size, rng)
         for image in (pair.visible, pair.infrared)
     )
-    if rng.random() < without_thermal:
-        infrared = (visible * visible.new_tensor(_LUMA)[:, None, None]).sum(dim=0, keepdim=True)
-    elif rng.random() < without_visible:
-        visible = infrared.expand(3, -1, -1)
     scale = np.array((size[1] / width, size[0] / height) * 2)
     boxes = (pair.boxes - (left, top, left, top)) * scale
     inside = boxes.clip(0, (size[1], size[0]) * 2)

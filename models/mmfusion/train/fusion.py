@@ -20,6 +20,7 @@ from mmfusion.evaluate_fusion import fuse_luma
 from mmfusion.graph.luma_fusion import LumaFusion
 from mmfusion.metrics import edge_preservation, visual_information_fidelity
 from mmfusion.registry import create_model
+from mmfusion.train.degradation import MODALITIES, Degradation, degrade
 from mmfusion.train.fusion_objective import FusionLoss, FusionObjective
 from mmfusion.train.pairs import Pair, load_pairs
 from mmfusion.train.processes import Processes
@@ -45,6 +46,9 @@ class FusionRecipe:
         scales: what `LumaFusion` may shrink by; each batch draws one. Losses are those of the
             picture at full size, so a network that runs small learns to keep fine detail.
         objective: `WarmthObjective` or `S4FusionObjective`, by its ``kind``.
+        degradation: what happens to ``rgb`` (luma) and ``thermal`` on the way to the network.
+            The fused picture is judged by the whole pictures, but for missing ones, which
+            nobody can bring back.
     """
 
     model: str
@@ -53,6 +57,7 @@ class FusionRecipe:
     crop: Annotated[int, Field(ge=LEAST_CROP)]
     scales: list[Positive] = field(default_factory=lambda: [1])
     objective: FusionObjective
+    degradation: Degradation = field(default_factory=Degradation)
 
 
 class FusionTask:
@@ -90,21 +95,34 @@ class FusionTask:
         self.facts = self._loss.facts
 
     def sample(self, item: int, step: int, rng: np.random.Generator) -> Any:
-        """Random window, randomly flipped: scale, and uint8 (3, side, side)."""
+        """Random window, randomly flipped.
+
+        Returns:
+            Scale; what the network sees, (2, side, side), and what that is judged by, (3, side,
+            side): infrared, visible, and warmth of the latter, in [0, 1].
+        """
         stack = _stack(self._pairs[item])
         common = np.random.default_rng((self._recipe.loop.seed, 3, step))
         scale = int(common.choice(self._recipe.scales))
         side = min(self._recipe.crop * scale, _LARGEST_CROP, self._smallest)
-        return scale, torch.from_numpy(_draw_crop(stack, side, rng))
+        whole = torch.from_numpy(_draw_crop(stack, side, rng)).float() / 255
+        seen = degrade({"thermal": whole[:1], "rgb": whole[1:2]}, self._recipe.degradation, rng)
+        judged = whole.clone()
+        if not seen["present"][MODALITIES.index("thermal")]:
+            judged[0], judged[2] = whole[1], 0
+        if not seen["present"][MODALITIES.index("rgb")]:
+            judged[1] = whole[0]
+        return scale, torch.cat((seen["thermal"], seen["rgb"])), judged
 
     def losses(self, samples: list[Any], processes: Processes) -> Losses:
         """One task: the picture."""
         scale = samples[0][0]
-        batch = torch.stack([crop for _, crop in samples]).to(processes.device).float() / 255
-        infrared, visible, _ = batch.split(1, dim=1)
+        _, *parts = zip(*samples, strict=True)
+        seen, judged = (torch.stack(part).to(processes.device) for part in parts)
+        infrared, visible = seen.split(1, dim=1)
         fused = LumaFusion(self.network, scale)(infrared, visible).float()
         with torch.autocast(fused.device.type, enabled=False):
-            terms = self._loss.to(processes.device)(fused, batch)
+            terms = self._loss.to(processes.device)(fused, judged)
             loss = torch.stack(list(terms.values())).sum()
         return Losses((loss,), {name: term.detach() for name, term in terms.items()})
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -21,14 +22,17 @@ from mmfusion.haf.network import HAF
 from mmfusion.metrics import compare_saliency, saliency_library
 from mmfusion.registry import create_model
 from mmfusion.saliency_scenes import scenes_with_branch, see_scene, truth_of
+from mmfusion.train.augmentation import haf_sample
+from mmfusion.train.degradation import Degradation, degrade
 from mmfusion.train.lazy import LazySequence
 from mmfusion.train.processes import Processes
-from mmfusion.train.recipes import STRICT, Loop, Optimiser, Rate, Share
+from mmfusion.train.recipes import STRICT, Loop, Optimiser, Rate
 from mmfusion.train.saliency_losses import saliency_loss
 from mmfusion.train.scenes import Scene, load_scenes
 from mmfusion.train.task import Losses, Validation
 
 _SMALLEST_CROP = 0.6  # of each side
+_Pixel = TypeVar("_Pixel", bound=np.generic)
 _SHOWN = 4  # scenes, of those that are validated
 
 
@@ -41,8 +45,9 @@ class SaliencyRecipe:
         loop: how training runs.
         optimiser: how weights follow gradients.
         near_m, far_m: metric range of depth, see `DepthRange`.
-        without_depth: share of samples shown without depth, as on a robot whose depth camera
-            has stalled.
+        augmentation: "window": a window of at least 0.6 of each side, perhaps mirrored, in other
+            light; "haf": as published, see `haf_sample`.
+        degradation: what happens to ``rgb`` and ``depth`` on the way to the network.
     """
 
     model: str
@@ -50,7 +55,8 @@ class SaliencyRecipe:
     optimiser: Optimiser
     near_m: Rate = 0.3
     far_m: Rate = 10.0
-    without_depth: Share
+    augmentation: Literal["window", "haf"] = "window"
+    degradation: Degradation = field(default_factory=Degradation)
 
 
 class SaliencyTask:
@@ -88,7 +94,26 @@ class SaliencyTask:
     def sample(self, item: int, step: int, rng: np.random.Generator) -> Any:  # noqa: ARG002 (the protocol's)
         """Normalised rgb (1, 3, H, W), depth (1, 1, H, W) and mask (1, 1, H, W) in [0, 1]."""
         scene = self._scenes[item]
-        return draw_scene(scene, self._size, self._depth_range, self._recipe.without_depth, rng)
+        cut = (
+            haf_sample(scene, rng) if self._recipe.augmentation == "haf" else cut_window(scene, rng)
+        )
+        return self._seen(cut, rng)
+
+    def _seen(self, scene: Scene, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """A scene as the network sees it on the robot, degraded."""
+        height, width = scene.mask.shape
+        raw = scene.depth.astype("<u2").view(np.uint8).reshape(height, width, 2)
+        metres, valid = unpack_depth(torch.from_numpy(raw))
+        whole = {
+            "rgb": torch.from_numpy(scene.rgb).permute(2, 0, 1).float() / 255,
+            "depth": (metres * valid)[0],
+        }
+        seen = degrade(whole, self._recipe.degradation, rng)
+        metres = seen["depth"][None]
+        resize = Resize((height, width), self._size)
+        mapping = DepthMapping((height, width), self._size, self._depth_range)
+        truth = resize(torch.from_numpy(scene.mask)[None, None].float() / 255)
+        return normalise(resize(seen["rgb"][None])), mapping(metres, (metres > 0).float()), truth
 
     def losses(self, samples: list[Any], processes: Processes) -> Losses:
         """One task: the map."""
@@ -118,38 +143,21 @@ class SaliencyTask:
         return Validation(score, {"S": score, "MAE": float(np.mean(errors))}, pictures)
 
 
-def draw_scene(
-    scene: Scene,
-    size: tuple[int, int],
-    depth_range: DepthRange,
-    without_depth: float,
-    rng: np.random.Generator,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A random window of a scene, perhaps mirrored, as the network sees it on the robot.
-
-    Returns:
-        Normalised rgb (1, 3, H, W), depth (1, 1, H, W) and mask (1, 1, H, W) in [0, 1].
-    """
+def cut_window(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A random window of a scene, perhaps mirrored, in other light."""
     extents = np.array(scene.mask.shape)
     height, width = (extents * rng.uniform(_SMALLEST_CROP, 1, 2)).astype(int)
     top, left = (int(rng.integers(room + 1)) for room in extents - (height, width))
     mirrored = slice(None, None, -1) if rng.random() < 0.5 else slice(None)
     window = (slice(top, top + height), slice(left, left + width))
-    rgb, depth, mask = (
-        np.ascontiguousarray(picture[window][:, mirrored])
-        for picture in (scene.rgb, scene.depth, scene.mask)
-    )
-    resize = Resize((height, width), size)
-    colour = resize(torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255)
+
+    def cut(picture: NDArray[_Pixel]) -> NDArray[_Pixel]:
+        return np.ascontiguousarray(picture[window][:, mirrored])
+
     contrast, brightness = rng.uniform(0.7, 1.4), rng.uniform(-0.15, 0.15)
-    colour = ((colour - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
-    raw = depth.astype("<u2").view(np.uint8).reshape(height, width, 2)
-    metres, valid = unpack_depth(torch.from_numpy(raw))
-    if rng.random() < without_depth:
-        valid = torch.zeros_like(valid)
-    mapped = DepthMapping((height, width), size, depth_range)(metres, valid)
-    truth = resize(torch.from_numpy(mask)[None, None].float() / 255)
-    return normalise(colour), mapped, truth
+    light = (cut(scene.rgb) / 255 - 0.5) * contrast + 0.5 + brightness
+    rgb = np.rint(255 * light.clip(0, 1)).astype(np.uint8)
+    return Scene(scene.name, rgb, cut(scene.depth), cut(scene.mask))
 
 
 def _beside(scene: Scene, saliency: NDArray[np.uint8]) -> NDArray[np.uint8]:
