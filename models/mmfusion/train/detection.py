@@ -7,7 +7,6 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from mmfusion.evaluate_detection import detect_objects, draw_detections
 from mmfusion.metrics import JudgedBoxes, average_precision, detection_library
 from mmfusion.registry import create_model
 from mmfusion.train import detection_losses, joint_fusion_losses
+from mmfusion.train.augmentation import Augmentation, augment, to_sample
 from mmfusion.train.box_noise import noisy_latents
 from mmfusion.train.boxed_pairs import BoxedPair, load_boxed_pairs
 from mmfusion.train.degradation import Degradation, degrade
@@ -30,8 +30,6 @@ from mmfusion.train.processes import Processes
 from mmfusion.train.recipes import STRICT, Loop, Natural, Optimiser, Positive, Share, Weight
 from mmfusion.train.task import Losses, Validation
 
-_SMALLEST_CROP = 0.6  # of each side
-_KEPT_SHARE = 0.4  # of a box; with less of it in sight, nobody can tell where it ends
 _WHITE = 255.0
 _DETECTION_TERMS = ("class", "l1", "giou")  # of the last stage
 _FUSION_TERMS = ("structure", "detail", "brightness")
@@ -50,6 +48,7 @@ class DetectionRecipe:
         detection_weight, fusion_weight: of the two tasks; with 0 the other is learnt alone.
         fusion_share: of each part of a batch, the share that fusion is learnt from; it is half
             of the work and learns from every pixel, detection from a few objects.
+        augmentation: how samples are varied; nothing but other windows by default.
         degradation: what happens to ``rgb`` and ``thermal`` on the way to the network.
         from_noise: share of samples whose boxes start as pure noise, as they do at run time; the
             others start at any time of diffusion. 0 is published, and right for many sampling
@@ -65,6 +64,7 @@ class DetectionRecipe:
     detection_weight: Weight = 1.0
     fusion_weight: Weight = 1.0
     fusion_share: Share = 1.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
     degradation: Degradation = field(default_factory=Degradation)
     from_noise: Share = 0.0
     align_every: Natural = 1000
@@ -136,10 +136,14 @@ class DetectionTask:
     def sample(self, item: int, step: int, rng: np.random.Generator) -> tuple[Sample, Start]:  # noqa: ARG002 (the protocol's)
         """A window of a pair, and noisy boxes to start from."""
         recipe = self._recipe
-        whole = draw_sample(self._pairs[item], recipe.size, rng)
-        pictures = {"rgb": whole.visible, "thermal": whole.infrared}
-        seen = degrade(pictures, recipe.degradation, rng, white=_WHITE)
-        sample = whole._replace(visible=seen["rgb"], infrared=seen["thermal"])
+        whole = augment(to_sample(self._pairs[item]), recipe.size, recipe.augmentation, rng)
+        seen = degrade(whole, recipe.degradation, rng)
+        sample = Sample(
+            _WHITE * seen["rgb"],
+            _WHITE * seen["thermal"],
+            Objects(seen["boxes"].as_subclass(Tensor).float(), seen["labels"]),
+            seen["labelled"],
+        )
         anywhere = rng.random() >= recipe.from_noise
         time = int(rng.integers(TIMESTEPS)) if anywhere else LAST_TIME
         boxes = sample.objects.boxes
@@ -219,48 +223,3 @@ def _on_device(sample: Sample, device: torch.device) -> Sample:
         Objects(sample.objects.boxes.to(device), sample.objects.labels.to(device)),
         sample.labelled.to(device),
     )
-
-
-def draw_sample(pair: BoxedPair, size: tuple[int, int], rng: np.random.Generator) -> Sample:
-    """A random window of a pair, perhaps mirrored, with other light.
-
-    Args:
-        pair: to cut from.
-        size: (height, width) of the sample; the window has the same shape.
-        rng: source of all randomness.
-    """
-    extents = np.array(pair.infrared.shape)
-    window = np.array(size) * (extents / size).min() * rng.uniform(_SMALLEST_CROP, 1)
-    height, width = (max(1, int(side)) for side in window)
-    top, left = (int(rng.integers(room + 1)) for room in extents - (height, width))
-    visible, infrared = (
-        _scale(image[top : top + height, left : left + width], size, rng)
-        for image in (pair.visible, pair.infrared)
-    )
-    scale = np.array((size[1] / width, size[0] / height) * 2)
-    boxes = (pair.boxes - (left, top, left, top)) * scale
-    inside = boxes.clip(0, (size[1], size[0]) * 2)
-    kept = _areas(inside) >= _KEPT_SHARE * np.maximum(_areas(boxes), 1e-6)
-    if rng.random() < 0.5:
-        visible, infrared = visible.flip(-1), infrared.flip(-1)
-        inside = (size[1], 0, size[1], 0) + inside[:, [2, 1, 0, 3]] * (-1, 1, -1, 1)
-    return Sample(
-        visible,
-        infrared,
-        Objects(torch.from_numpy(inside[kept]).float(), torch.from_numpy(pair.labels[kept])),
-        torch.from_numpy(pair.labelled),
-    )
-
-
-def _scale(image: NDArray[np.uint8], size: tuple[int, int], rng: np.random.Generator) -> Tensor:
-    """Scale a window (H, W) or (H, W, 3) to (channels, *size), and change its light."""
-    method = cv2.INTER_AREA if image.shape[0] > size[0] else cv2.INTER_LINEAR
-    scaled = cv2.resize(image, size[::-1], interpolation=method).reshape(*size, -1)
-    light = torch.from_numpy(scaled).permute(2, 0, 1).float()
-    contrast, brightness = rng.uniform(0.8, 1.25), rng.uniform(-25, 25)
-    return ((light - 127.5) * contrast + 127.5 + brightness).clamp(0, 255)
-
-
-def _areas(boxes: NDArray[np.floating]) -> NDArray[np.floating]:
-    areas: NDArray[np.floating] = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    return areas

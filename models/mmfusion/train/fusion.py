@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
+from torchvision import tv_tensors  # type: ignore[import-untyped]
 from tqdm import tqdm
 
 from mmfusion.errors import DataError
@@ -20,6 +21,7 @@ from mmfusion.evaluate_fusion import fuse_luma
 from mmfusion.graph.luma_fusion import LumaFusion
 from mmfusion.metrics import edge_preservation, visual_information_fidelity
 from mmfusion.registry import create_model
+from mmfusion.train.augmentation import square_crop, to_sample
 from mmfusion.train.degradation import MODALITIES, Degradation, degrade
 from mmfusion.train.fusion_objective import FusionLoss, FusionObjective
 from mmfusion.train.pairs import Pair, load_pairs
@@ -101,11 +103,10 @@ class FusionTask:
             Scale; what the network sees, (2, side, side), and what that is judged by, (3, side,
             side): infrared, visible, and warmth of the latter, in [0, 1].
         """
-        stack = _stack(self._pairs[item])
         common = np.random.default_rng((self._recipe.loop.seed, 3, step))
         scale = int(common.choice(self._recipe.scales))
         side = min(self._recipe.crop * scale, _LARGEST_CROP, self._smallest)
-        whole = torch.from_numpy(_draw_crop(stack, side, rng)).float() / 255
+        whole = _draw_crop(self._pairs[item], side, rng)
         seen = degrade({"thermal": whole[:1], "rgb": whole[1:2]}, self._recipe.degradation, rng)
         judged = whole.clone()
         if not seen["present"][MODALITIES.index("thermal")]:
@@ -131,8 +132,8 @@ class FusionTask:
         pairs = self._pairs.some(_CALIBRATED)
         rng = np.random.default_rng(self._recipe.loop.seed)
         for pair in tqdm(pairs, "calibrating", unit="pair", delay=1, leave=False):
-            crop = torch.from_numpy(_draw_crop(_stack(pair), self._recipe.crop, rng))
-            yield crop[None, :1].float() / 255, crop[None, 1:2].float() / 255
+            crop = _draw_crop(pair, self._recipe.crop, rng)[None]
+            yield crop[:, :1], crop[:, 1:2]
 
     def validate(self, network: nn.Module) -> Validation | None:
         """VIF and Q_ABF of whole pictures, and their sum as the score."""
@@ -154,17 +155,11 @@ class FusionTask:
         return Validation(sum(figures.values()), figures, pictures)
 
 
-def _stack(pair: Pair) -> NDArray[np.uint8]:
-    """Infrared, visible and warmth, (3, H, W)."""
-    return np.stack((pair.infrared, pair.visible, warmth_map(pair.infrared)))
-
-
-def _draw_crop(stack: NDArray[np.uint8], side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Random window of a stack of pictures, randomly flipped: (C, side, side)."""
-    top, left = (int(rng.integers(extent - side + 1)) for extent in stack.shape[1:])
-    window = stack[:, top : top + side, left : left + side]
-    axes = tuple(axis for axis in (1, 2) if rng.random() < 0.5)
-    return np.ascontiguousarray(np.flip(window, axes))
+def _draw_crop(pair: Pair, side: int, rng: np.random.Generator) -> Tensor:
+    """Random window, randomly flipped: infrared, visible, warmth, (3, side, side) in [0, 1]."""
+    warmth = tv_tensors.Image(torch.from_numpy(warmth_map(pair.infrared))[None])
+    crop = square_crop({**to_sample(pair), "warmth": warmth}, side, rng)
+    return torch.cat([crop[name] for name in ("thermal", "rgb", "warmth")]).float() / 255
 
 
 def _beside(pair: Pair, fused: NDArray[np.uint8]) -> NDArray[np.uint8]:
