@@ -15,7 +15,6 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -34,6 +33,7 @@ from mmfusion_ros.memory import keep_image_memory
 from mmfusion_ros.messages import camera_info_of, set_stamp
 from mmfusion_ros.player_options import player_parser
 from mmfusion_ros.quality_of_service import publisher_qos
+from mmfusion_ros.starting import own_arguments, start_ros
 
 _AHEAD = 24  # pictures decoded before they are due
 _DEPTH = 5
@@ -83,11 +83,12 @@ class CameraPlayer(Node):
             )
         self._time: Publisher[Any] | None = None
         if clock_hz is not None:
-            self._time = self.create_publisher(Clock, "/clock", _DEPTH)
+            # Its publisher is reliable whatever the images are: nobody can go without.
+            self._time = self._advertise(Clock, "/clock", ReliabilityPolicy.RELIABLE)
         self._look_s = _LOOK_S if clock_hz is None else min(_LOOK_S, 1 / clock_hz)
         # Of this machine's steady and wall clocks, where the recording's first RGB picture is.
         self._start_ns = self._wall_start_ns = 0
-        self._round_ns = 0
+        self._round_ns = self._clock_ns = 0
         self._apart_ns = playback.period_ns // 4
         self._sent: Counter[Modality] = Counter(dict.fromkeys(playback.modalities, 0))
 
@@ -142,7 +143,8 @@ class CameraPlayer(Node):
         if self._time is None:
             stamp_ns += self._wall_start_ns
         else:
-            self._round_ns = max(self._round_ns, picture.round_ns)
+            if picture.round_ns > self._round_ns:
+                self._round_ns, self._clock_ns = picture.round_ns, 0
             self._publish_clock()
         header = Header(frame_id=f"{picture.modality}_optical_frame")
         set_stamp(header, max(0, stamp_ns))  # ROS knows no time before
@@ -155,8 +157,10 @@ class CameraPlayer(Node):
             return
         played_ns = time.monotonic_ns() - self._start_ns - self._round_ns
         message = Clock()
-        seconds_ns = self._playback.start_ns + round(played_ns * self._playback.speed)
-        message.clock.sec, message.clock.nanosec = divmod(max(0, seconds_ns), 1_000_000_000)
+        recorded_ns = self._playback.start_ns + round(played_ns * self._playback.speed)
+        # After a standstill the pictures go on from where they were: this waits for them.
+        self._clock_ns = max(self._clock_ns, recorded_ns)
+        message.clock.sec, message.clock.nanosec = divmod(self._clock_ns, 1_000_000_000)
         self._time.publish(message)
 
     def _info(self, picture: Picture, header: Header) -> CameraInfo:
@@ -255,13 +259,12 @@ def main(args: list[str] | None = None) -> int:
         Exit status: 1 if the source cannot be played.
     """
     arguments = sys.argv if args is None else ["camera_player", *args]
-    options = player_parser().parse_args(remove_ros_args(arguments)[1:])
-    apply_dds_profile()
-    keep_image_memory()
-    rclpy.init(args=arguments)
     player = images = None
-    ros_log = rclpy.logging.get_logger("camera_player")
     try:
+        options = player_parser().parse_args(own_arguments(arguments))
+        apply_dds_profile()
+        keep_image_memory()
+        start_ros(arguments)
         sizes = {
             Modality.RGB: options.size,
             Modality.DEPTH: options.depth_size or options.size,
@@ -286,19 +289,28 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     except Exception as error:
-        if not rclpy.ok():
+        if player is not None and not rclpy.ok():
             return 0  # a signal took ROS away from under whatever was being done with it
         if not isinstance(error, (MmfusionError, OSError)):
             raise
-        ros_log.error(str(error))
+        rclpy.logging.get_logger("camera_player").error(str(error))
         return 1
     finally:
         if player is not None:
-            ros_log.info(f"sent {player.sent}")
+            _say(f"sent {player.sent}")
+            player.destroy_node()
         if images is not None:
             images.close()
         rclpy.try_shutdown()
     return 0
+
+
+def _say(text: str) -> None:
+    """Tell how it went: after a signal ROS is down, and its log would complain of that."""
+    if rclpy.ok():
+        rclpy.logging.get_logger("camera_player").info(text)
+    else:
+        print(f"camera_player: {text}", file=sys.stderr)
 
 
 if __name__ == "__main__":
