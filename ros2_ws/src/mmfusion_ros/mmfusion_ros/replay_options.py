@@ -154,13 +154,14 @@ def _add_measuring(told: argparse.ArgumentParser) -> None:
 
 
 def _add_fleet(told: argparse.ArgumentParser) -> None:
-    told.add_argument(
+    where = told.add_mutually_exclusive_group()
+    where.add_argument(
         "--jobs",
         type=argument_types.count,
         default=1,
         help="bags replayed at a time, each in a process",
     )
-    told.add_argument(
+    where.add_argument(
         "--cluster",
         metavar="ADDRESS",
         help="replay on the workers of this Dask scheduler, like tcp://host:8786; bags, artifact, "
