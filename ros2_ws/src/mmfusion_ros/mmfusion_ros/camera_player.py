@@ -24,13 +24,12 @@ from mmfusion_ros.core.background import prefetch
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.faults import ALL_CAMERAS, Fault, with_faults
 from mmfusion_ros.core.frames import Modality, SourceImage
-from mmfusion_ros.core.image_folder import FolderCamera
 from mmfusion_ros.core.playback import Picture, Playback, open_playback, rounds
-from mmfusion_ros.core.recorded_camera import RecordedCamera
-from mmfusion_ros.core.sent_image import RAW, Sender
+from mmfusion_ros.core.sent_image import Sender
+from mmfusion_ros.core.transports import RAW
 from mmfusion_ros.dds_profile import apply_dds_profile
 from mmfusion_ros.memory import keep_image_memory
-from mmfusion_ros.messages import camera_info_of, set_stamp
+from mmfusion_ros.messages import info_message, set_stamp
 from mmfusion_ros.player_options import player_parser
 from mmfusion_ros.quality_of_service import publisher_qos
 from mmfusion_ros.starting import own_arguments, start_ros
@@ -168,7 +167,12 @@ class CameraPlayer(Node):
         key = (picture.modality, height, width)
         if key not in self._known_infos:
             camera = self._playback.cameras.get(picture.modality)
-            self._known_infos[key] = _info_of(camera, height, width)
+            self._known_infos[key] = (
+                # K of zeros: not calibrated, as sensor_msgs has it.
+                CameraInfo(height=height, width=width)
+                if camera is None
+                else info_message(camera.scaled(width, height))
+            )
         info = self._known_infos[key]
         info.header = header
         return info
@@ -206,18 +210,6 @@ def _message(image: SourceImage, header: Header) -> Image | CompressedImage:
     # The one fast way: assigning an ndarray or a list walks through the bytes one by one.
     message.data.frombytes(image.data.data)
     return message
-
-
-def _info_of(camera: FolderCamera | RecordedCamera | None, height: int, width: int) -> CameraInfo:
-    if camera is None:
-        # K of zeros: not calibrated, as sensor_msgs has it
-        return CameraInfo(height=height, width=width)
-    if isinstance(camera, FolderCamera):
-        return camera_info_of(camera.scaled(width, height))
-    scaled = camera.scaled(width, height)
-    info = CameraInfo(height=height, width=width, distortion_model=scaled.distortion_model)
-    info.d, info.k, info.r, info.p = map(list, (scaled.d, scaled.k, scaled.r, scaled.p))
-    return info
 
 
 def _wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:

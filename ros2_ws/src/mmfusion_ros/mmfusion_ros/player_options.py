@@ -10,7 +10,8 @@ from mmfusion_ros import argument_types
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.faults import FORM, Fault, describe_kinds, parse_fault
 from mmfusion_ros.core.frames import Modality
-from mmfusion_ros.core.sent_image import ENCODINGS, TRANSPORTS
+from mmfusion_ros.core.sent_image import ENCODINGS
+from mmfusion_ros.core.transports import COLOUR_TRANSPORTS, TRANSPORTS
 
 DEFAULT_CLOCK_HZ = 40.0
 
@@ -113,7 +114,7 @@ def _add_how_it_is_sent(parser: argparse.ArgumentParser) -> None:
             help=f"resize {camera} images to this instead",
         )
     transports = {
-        camera: TRANSPORTS if camera is Modality.DEPTH else TRANSPORTS[:2] for camera in Modality
+        camera: TRANSPORTS if camera is Modality.DEPTH else COLOUR_TRANSPORTS for camera in Modality
     }
     for name, choices, meaning in (
         ("transport", transports, "send a camera's images so, on the topic of image_transport"),

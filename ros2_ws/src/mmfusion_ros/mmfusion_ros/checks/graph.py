@@ -242,7 +242,8 @@ def _heard(told: Mapping[str, Any]) -> dict[Modality, str]:
 def _topics(
     setup: Setup, state: FusionNodeState | None, heard: Mapping[Modality, str]
 ) -> dict[Modality, str]:
-    from mmfusion_ros.parameters import RAW, Settings  # noqa: PLC0415
+    from mmfusion_ros.core.transports import RAW  # noqa: PLC0415
+    from mmfusion_ros.parameters import Settings  # noqa: PLC0415
 
     parameters = {} if state is None else state.parameters
     defaults = Settings()
