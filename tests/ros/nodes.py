@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -219,14 +219,19 @@ class Peer:
 
 @contextlib.contextmanager
 def node_process(
-    artifact: Path, rig: Path, log: Path, namespace: str = "", **parameters: Any
+    artifact: Path,
+    rig: Path,
+    log: Path,
+    namespace: str = "",
+    remap: Mapping[str, str] | None = None,
+    **parameters: Any,
 ) -> Iterator[Any]:
     """Run the fusion node in a process of its own, configured and active."""
     values = {"artifact": artifact, "rig": rig, "autostart": "true", **parameters}
     arguments = [part for name, value in values.items() for part in ("-p", f"{name}:={value}")]
     command = [sys.executable, "-m", "mmfusion_ros.fusion_node", "--ros-args", *arguments]
-    if namespace:
-        command += ["-r", f"__ns:={namespace}"]
+    for old, new in {**({"__ns": namespace} if namespace else {}), **(remap or {})}.items():
+        command += ["-r", f"{old}:={new}"]
     with (
         log.open("w") as output,
         subprocess.Popen(

@@ -197,6 +197,7 @@ def test_a_signal_during_a_pause_ends_it(peer, recording, number):
         output = finished(peer, process)
     assert process.returncode == 0, output
     assert "Traceback" not in output
+    assert "Failed to publish log message" not in output
     assert re.search("sent [01] rgb, ", output)  # the signal may come before it is counted
     assert len(received["rgb/image"]) == 1
 
@@ -268,6 +269,29 @@ def test_the_clock_is_the_recordings_and_goes_back_with_the_loop(peer, tmp_path)
     # It goes back by a whole round, never by a little; a picture comes when it is its time.
     assert max(backward) < -PERIOD
     assert all(any(0 <= time - stamp < PERIOD / 2 for time in times) for stamp in stamps)
+
+
+def test_the_clock_never_goes_back_within_a_round(peer, recording):
+    """Though reading is slow, and the pictures that are late go on from where they were."""
+    received = listen(peer, "rgb/image", "/clock")
+    program = (
+        "import sys, time\n"
+        "from mmfusion_ros import camera_player\n"
+        "images = camera_player._images\n"
+        "def slow(*options):\n"
+        "    for picture, image in images(*options):\n"
+        "        time.sleep(0.2 if picture.modality == 'depth' else 0.0)\n"
+        "        yield picture, image\n"
+        "camera_player._images = slow\n"
+        "sys.exit(camera_player.main(sys.argv[1:]))"
+    )
+    with player(recording, "--clock", "200", program=("-c", program)) as process:
+        output = finished(peer, process)
+    assert process.returncode == 0, output
+    assert len(received["rgb/image"]) == COUNT
+    times = [m.clock.sec * 10**9 + m.clock.nanosec for m in received["/clock"]]
+    assert len(times) > COUNT
+    assert min(np.diff(times)) >= 0
 
 
 def test_compressed_images_come_on_the_topics_of_image_transport(peer, recording):
@@ -344,6 +368,25 @@ def test_quality_of_service_is_overridden_by_parameters(peer, recording):
     assert infos[0].qos_profile.reliability is ReliabilityPolicy.BEST_EFFORT
     assert heard
     assert len(received["depth/image"]) == COUNT  # whose publisher stays reliable
+
+
+@pytest.mark.parametrize(
+    ("program", "wrong"),
+    [
+        ("fusion_node", ("-p", "depth")),
+        ("camera_player", ("--params-file", "/nowhere.yaml")),
+        ("camera_player", ("--loud",)),
+    ],
+)
+def test_wrong_ros_arguments_are_named(recording, program, wrong):
+    with player(
+        recording, program=("-m", f"mmfusion_ros.{program}"), ros_arguments=wrong
+    ) as process:
+        output, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1, output
+    assert "ROS does not start: " in output
+    assert wrong[-1] in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("value", ["reliability:=perhaps", "depth:=many", "depth:=-3"])

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,7 +19,7 @@ pytestmark = pytest.mark.ros
 rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 import message_filters_double as message_filters
-from nodes import ENCODINGS, MS, SIZE
+from nodes import ENCODINGS, MS, SECOND, SIZE, Peer, pictures
 from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import Header
 
@@ -74,3 +83,56 @@ def test_an_image_that_does_not_come_is_none_after_the_wait(node):
 def test_three_inputs_are_needed(node):
     with pytest.raises(ValueError, match="2 filters; expected those of rgb, depth and thermal"):
         FrameSetFilter([message_filters.SimpleFilter()] * 2, node)
+
+
+def test_nothing_is_handed_out_after_the_end(node):
+    sources = [message_filters.SimpleFilter() for _ in ENCODINGS]
+    before = len(list(node.timers))
+    ours = FrameSetFilter(sources, node)
+    sets = []
+    ours.registerCallback(lambda *messages: sets.append(messages))
+    sources[0].signalMessage(image("rgb", 33 * MS))
+    ours.close()
+    ours.close()
+    assert len(list(node.timers)) == before
+    for number in range(2, 6):
+        for source, name in zip(sources, ENCODINGS, strict=True):
+            source.signalMessage(image(name, number * 33 * MS))
+    assert sets == []
+
+
+def test_the_example_of_the_documentation_runs(repo_root):
+    page = (repo_root / "docs" / "ros2-install.md").read_text()
+    examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (example,) = (example for example in examples if "FrameSetFilter" in example)
+    program = (
+        "import sys, message_filters_double\n"
+        "sys.modules['message_filters'] = message_filters_double.module()\n"
+        f"{example}"
+    )
+    peer = Peer()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            peer.advertise()
+            peer.matched()
+            lines = queue.SimpleQueue()
+            threading.Thread(target=lambda: lines.put(process.stdout.readline())).start()
+            stamps = itertools.count(SECOND, 100 * MS)
+
+            def told() -> bool:
+                peer.send(next(stamps), **pictures(1))
+                for _ in range(5):
+                    peer.executor.spin_once(timeout_sec=0.02)
+                return not lines.empty()
+
+            peer.until(told, "a line")
+            assert "Time(sec=" in lines.get()
+        finally:
+            process.kill()
+            peer.close()

@@ -23,9 +23,10 @@ from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
+from mmfusion_ros.core.camera_info import camera_info_of
 from mmfusion_ros.core.rig import load_rig
 from mmfusion_ros.fusion_node import FusionNode
-from mmfusion_ros.messages import camera_info_of, set_stamp
+from mmfusion_ros.messages import info_message, set_stamp
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 SPACE = "/inputs"
@@ -163,7 +164,7 @@ def test_camera_info_is_compared_with_the_rig(artifact, rig, peer, tmp_path):
         peer.matched()
         peer.until(lambda: all(i.get_subscription_count() for i in infos.values()), "the node")
         peer.diagnosed("calibration", OK, "no camera_info")
-        told = {m.value: camera_info_of(cameras[m]) for m in cameras}
+        told = {m.value: info_message(camera_info_of(cameras[m])) for m in cameras}
         for name, publisher in infos.items():
             publisher.publish(told[name])
         status = peer.diagnosed("calibration", OK, "rgb, thermal agree with the rig file")

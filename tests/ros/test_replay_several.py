@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import signal
@@ -26,6 +27,7 @@ from mmfusion_ros import fleet
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.replay_job import Job, ReplayOptions
 from mmfusion_ros.replay_plan import distinct_names, plan_replay
+from mmfusion_ros.summary import summary_document, write_summary
 
 SIZE = (48, 64)
 
@@ -104,6 +106,27 @@ def test_the_page_shows_the_worst_first(together):
         assert (together / link).is_file()
     assert "broken.mcap is empty" in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_failures_name_paths_below_out_and_bags_are_counted_once(tmp_path):
+    out = Path("out")
+    artifacts = [tmp_path / "a", tmp_path / "b"]
+    plan = plan_replay([tmp_path / "yard", tmp_path / "hall"], artifacts, out, ReplayOptions())
+    results = [
+        fleet.Result(job, error=f"without --out: {job.out}/result is full") for job in plan.jobs
+    ]
+    document = summary_document(out, results)
+    assert document["bags"][0]["error"] == "without --out: ./yard/a/result is full"
+    write_summary(tmp_path, [replaced(result, tmp_path) for result in results], (), "replay")
+    page = (tmp_path / "summary.html").read_text()
+    assert "Replay of 2 bags" in page
+    assert re.search(r"4\b[^0-9]*replays failed", page)
+
+
+def replaced(result: fleet.Result, out: Path) -> fleet.Result:
+    """A result that lies in another folder."""
+    below = result.job.out.relative_to("out")
+    return dataclasses.replace(result, job=dataclasses.replace(result.job, out=out / below))
 
 
 def test_the_terminal_shows_a_table(artifact, bags, tmp_path, capsys):

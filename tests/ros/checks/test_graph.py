@@ -90,6 +90,19 @@ def cameras(shift_s=0.0, encoding="rgb8", skip=0, qos=None, names=tuple(ENCODING
         context.try_shutdown()
 
 
+@contextlib.contextmanager
+def other_fusion_node(namespace):
+    """One of that name; it does nothing."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("fusion_node", namespace=namespace, context=context)
+    try:
+        yield
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
+
+
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory):
     return write_artifact(tmp_path_factory.mktemp("artifact") / "small")
@@ -165,11 +178,18 @@ def test_a_node_in_a_namespace_with_topics_of_its_own(artifact, rig, tmp_path, c
         "rgb_transport": "compressed",
         "depth_topic": "/depth/image",
     }
-    with node_process(artifact, rig, tmp_path / "log", namespace="/robot", **parameters):
+    remap = {"thermal/image": "/lepton/image"}
+    with (
+        other_fusion_node("/second"),
+        node_process(artifact, rig, tmp_path / "log", "/robot", remap, **parameters),
+    ):
         found = check(appeared("/robot/fusion_node"))
     assert "/robot/front/image/compressed" in found["graph.rgb"].found
     assert "/depth/image" in found["graph.depth"].found
-    assert "/robot/thermal/image" in found["graph.thermal"].found
+    assert "nobody publishes /lepton/image" in found["graph.thermal"].found
+    assert found["graph.others"].level == "note"
+    assert "/second/fusion_node not looked at" in found["graph.others"].found
+    assert is_helpful(found["graph.others"])
     assert found["graph.diagnostics"].level == "error"  # no RGB frames
     assert is_helpful(found["graph.diagnostics"])
 

@@ -22,9 +22,9 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from mmfusion_ros.core.bag_reader import (
     ReadingReport,
+    camera_info_beside,
     open_bag,
     read_frames,
-    rgb_camera_info,
     rgb_stamps,
 )
 from mmfusion_ros.core.bag_topics import modality_of
@@ -252,20 +252,26 @@ def test_stamps_that_were_not_given_are_log_times(tmp_path):
     assert rgb_stamps(bag) == [START + 1_000_000, START + PERIOD + 1_000_000]
 
 
+def rgb_info(bag):
+    return camera_info_beside(bag, Modality.RGB)
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_the_camera_info_beside_the_images(tmp_path, compressed):
     messages = cameras(2, compressed=compressed)
-    assert rgb_camera_info(open_bag(write_bag(tmp_path / "without", messages))) is None
+    assert rgb_info(open_bag(write_bag(tmp_path / "without", messages))) is None
     infos = [
         camera_info("/camera/depth/camera_info", 9.0),
         camera_info("/camera/color/camera_info", 5.0),
     ]
     bag = open_bag(write_bag(tmp_path / "bag", infos + messages))
-    assert rgb_camera_info(bag).k[0] == 5.0
+    assert rgb_info(bag).k[0] == 5.0
+    assert camera_info_beside(bag, Modality.DEPTH).k[0] == 9.0
+    assert camera_info_beside(bag, Modality.THERMAL) is None
     old = open_bag(write_ros1_bag(tmp_path / "old.bag", infos + messages))
-    assert rgb_camera_info(old) == rgb_camera_info(bag)
+    assert rgb_info(old) == rgb_info(bag)
 
 
 def test_a_damaged_camera_info_is_none(tmp_path):
     damaged = (*camera_info("/camera/color/camera_info", 5.0)[:3], b"\x00\x01")
-    assert rgb_camera_info(open_bag(write_bag(tmp_path / "bag", [damaged, *cameras(2)]))) is None
+    assert rgb_info(open_bag(write_bag(tmp_path / "bag", [damaged, *cameras(2)]))) is None

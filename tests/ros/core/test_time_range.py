@@ -42,6 +42,7 @@ def ros1(path: Path) -> Path:
         ("2023-11-14 23:13:20.250+01:00", START + SECOND // 4, True),
         ("2023-11-14T22:13:20.5Z", START + SECOND // 2, True),
         ("2023-11-14T22:13:20.123456789", START + 123_456_789, True),
+        ("2023-11-14T22:13", START - 20 * SECOND, True),
         ("2023-11-15", 1_700_006_400 * SECOND, True),
     ],
 )
@@ -50,7 +51,14 @@ def test_a_moment(text, nanoseconds, absolute):
     assert (moment.nanoseconds, moment.absolute) == (nanoseconds, absolute)
 
 
-@pytest.mark.parametrize("text", ["", "-1", "nan", "inf", "noon", "2023-13-01", "12:30"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "-1", "nan", "inf", "noon", "2023-13-01", "12:30"),
+        # Some versions of Python read these.
+        *("20231114T221320", "2023-11-14T221320", "2023-W46-2", "2023-11-14T22:13:20+0100"),
+    ],
+)
 def test_what_is_no_moment(text):
     with pytest.raises(ValueError, match="is not a time; expected"):
         Moment.parse(text)

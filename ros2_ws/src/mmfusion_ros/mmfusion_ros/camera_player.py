@@ -15,7 +15,6 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -25,15 +24,15 @@ from mmfusion_ros.core.background import prefetch
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.faults import ALL_CAMERAS, Fault, with_faults
 from mmfusion_ros.core.frames import Modality, SourceImage
-from mmfusion_ros.core.image_folder import FolderCamera
 from mmfusion_ros.core.playback import Picture, Playback, open_playback, rounds
-from mmfusion_ros.core.recorded_camera import RecordedCamera
-from mmfusion_ros.core.sent_image import RAW, Sender
+from mmfusion_ros.core.sent_image import Sender
+from mmfusion_ros.core.transports import RAW
 from mmfusion_ros.dds_profile import apply_dds_profile
 from mmfusion_ros.memory import keep_image_memory
-from mmfusion_ros.messages import camera_info_of, set_stamp
+from mmfusion_ros.messages import info_message, set_stamp
 from mmfusion_ros.player_options import player_parser
 from mmfusion_ros.quality_of_service import publisher_qos
+from mmfusion_ros.starting import own_arguments, start_ros
 
 _AHEAD = 24  # pictures decoded before they are due
 _DEPTH = 5
@@ -83,11 +82,12 @@ class CameraPlayer(Node):
             )
         self._time: Publisher[Any] | None = None
         if clock_hz is not None:
-            self._time = self.create_publisher(Clock, "/clock", _DEPTH)
+            # Its publisher is reliable whatever the images are: nobody can go without.
+            self._time = self._advertise(Clock, "/clock", ReliabilityPolicy.RELIABLE)
         self._look_s = _LOOK_S if clock_hz is None else min(_LOOK_S, 1 / clock_hz)
         # Of this machine's steady and wall clocks, where the recording's first RGB picture is.
         self._start_ns = self._wall_start_ns = 0
-        self._round_ns = 0
+        self._round_ns = self._clock_ns = 0
         self._apart_ns = playback.period_ns // 4
         self._sent: Counter[Modality] = Counter(dict.fromkeys(playback.modalities, 0))
 
@@ -142,7 +142,8 @@ class CameraPlayer(Node):
         if self._time is None:
             stamp_ns += self._wall_start_ns
         else:
-            self._round_ns = max(self._round_ns, picture.round_ns)
+            if picture.round_ns > self._round_ns:
+                self._round_ns, self._clock_ns = picture.round_ns, 0
             self._publish_clock()
         header = Header(frame_id=f"{picture.modality}_optical_frame")
         set_stamp(header, max(0, stamp_ns))  # ROS knows no time before
@@ -155,8 +156,10 @@ class CameraPlayer(Node):
             return
         played_ns = time.monotonic_ns() - self._start_ns - self._round_ns
         message = Clock()
-        seconds_ns = self._playback.start_ns + round(played_ns * self._playback.speed)
-        message.clock.sec, message.clock.nanosec = divmod(max(0, seconds_ns), 1_000_000_000)
+        recorded_ns = self._playback.start_ns + round(played_ns * self._playback.speed)
+        # After a standstill the pictures go on from where they were: this waits for them.
+        self._clock_ns = max(self._clock_ns, recorded_ns)
+        message.clock.sec, message.clock.nanosec = divmod(self._clock_ns, 1_000_000_000)
         self._time.publish(message)
 
     def _info(self, picture: Picture, header: Header) -> CameraInfo:
@@ -164,7 +167,12 @@ class CameraPlayer(Node):
         key = (picture.modality, height, width)
         if key not in self._known_infos:
             camera = self._playback.cameras.get(picture.modality)
-            self._known_infos[key] = _info_of(camera, height, width)
+            self._known_infos[key] = (
+                # K of zeros: not calibrated, as sensor_msgs has it.
+                CameraInfo(height=height, width=width)
+                if camera is None
+                else info_message(camera.scaled(width, height))
+            )
         info = self._known_infos[key]
         info.header = header
         return info
@@ -202,18 +210,6 @@ def _message(image: SourceImage, header: Header) -> Image | CompressedImage:
     # The one fast way: assigning an ndarray or a list walks through the bytes one by one.
     message.data.frombytes(image.data.data)
     return message
-
-
-def _info_of(camera: FolderCamera | RecordedCamera | None, height: int, width: int) -> CameraInfo:
-    if camera is None:
-        # K of zeros: not calibrated, as sensor_msgs has it
-        return CameraInfo(height=height, width=width)
-    if isinstance(camera, FolderCamera):
-        return camera_info_of(camera.scaled(width, height))
-    scaled = camera.scaled(width, height)
-    info = CameraInfo(height=height, width=width, distortion_model=scaled.distortion_model)
-    info.d, info.k, info.r, info.p = map(list, (scaled.d, scaled.k, scaled.r, scaled.p))
-    return info
 
 
 def _wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
@@ -255,13 +251,12 @@ def main(args: list[str] | None = None) -> int:
         Exit status: 1 if the source cannot be played.
     """
     arguments = sys.argv if args is None else ["camera_player", *args]
-    options = player_parser().parse_args(remove_ros_args(arguments)[1:])
-    apply_dds_profile()
-    keep_image_memory()
-    rclpy.init(args=arguments)
     player = images = None
-    ros_log = rclpy.logging.get_logger("camera_player")
     try:
+        options = player_parser().parse_args(own_arguments(arguments))
+        apply_dds_profile()
+        keep_image_memory()
+        start_ros(arguments)
         sizes = {
             Modality.RGB: options.size,
             Modality.DEPTH: options.depth_size or options.size,
@@ -286,19 +281,28 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     except Exception as error:
-        if not rclpy.ok():
+        if player is not None and not rclpy.ok():
             return 0  # a signal took ROS away from under whatever was being done with it
         if not isinstance(error, (MmfusionError, OSError)):
             raise
-        ros_log.error(str(error))
+        rclpy.logging.get_logger("camera_player").error(str(error))
         return 1
     finally:
         if player is not None:
-            ros_log.info(f"sent {player.sent}")
+            _say(f"sent {player.sent}")
+            player.destroy_node()
         if images is not None:
             images.close()
         rclpy.try_shutdown()
     return 0
+
+
+def _say(text: str) -> None:
+    """Tell how it went: after a signal ROS is down, and its log would complain of that."""
+    if rclpy.ok():
+        rclpy.logging.get_logger("camera_player").info(text)
+    else:
+        print(f"camera_player: {text}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from mmfusion_ros.core.frames import Frame, FrameSet, Modality
 from mmfusion_ros.core.fusion_worker import FusionWorker
 from mmfusion_ros.core.rig import Rig
 from mmfusion_ros.core.synchronizer_config import SynchronizerConfig
+from mmfusion_ros.core.transports import RAW
 from mmfusion_ros.inputs import Input, InputStatus
 from mmfusion_ros.messages import frame_from_message
-from mmfusion_ros.parameters import RAW, Settings
+from mmfusion_ros.parameters import Settings
 from mmfusion_ros.stock_filters import StockSynchronizer
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmfusion_ros import argument_types
 from mmfusion_ros.checks.finding import Level
 from mmfusion_ros.checks.report import as_json, as_text
 from mmfusion_ros.checks.subject import Setup
@@ -53,23 +54,6 @@ def _setup(options: argparse.Namespace) -> Setup:
     )
 
 
-def _size(text: str) -> tuple[int, int]:
-    try:
-        width, height = map(int, text.lower().split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no WIDTHxHEIGHT, e.g. 640x480") from None
-    if min(width, height) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} has no pixels")
-    return height, width
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="doctor",
@@ -81,17 +65,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rig", type=Path, help="rig file of the cameras")
     parser.add_argument("--backend", default="auto", help="engine, as the node's parameter")
     parser.add_argument(
-        "--rate", type=_positive, default=30.0, help="frames per second of the cameras (default 30)"
+        "--rate",
+        type=argument_types.positive,
+        default=30.0,
+        help="frames per second of the cameras (default 30)",
     )
     parser.add_argument(
         "--size",
-        type=_size,
+        type=argument_types.size,
         metavar="WIDTHxHEIGHT",
         help="of all cameras; default: as the artifact or the rig has it, else 640x480",
     )
     parser.add_argument(
         "--seconds",
-        type=_positive,
+        type=argument_types.positive,
         default=2.0,
         help="how long to measure each kind of stream, and live topics (default 2)",
     )

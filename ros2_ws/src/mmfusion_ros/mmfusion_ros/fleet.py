@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.stepper import Step
+from mmfusion_ros.paths_in_text import replace_path
 from mmfusion_ros.replay_job import Done, Job, prepare, run
 
 _logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class Monitor:
         """Count a job that has ended."""
         self._ended += 1
         if self.jobs > 1:
-            self.bar.set_postfix_str(f"{self._ended}/{self.jobs} bags")
+            self.bar.set_postfix_str(f"{self._ended}/{self.jobs} replays")
 
 
 def run_here(jobs: Sequence[Job], ended: Callable[[Result], None]) -> list[Result]:
@@ -352,7 +353,7 @@ def _without_folder(text: str, absolute: Job, typed: Job) -> str:
     """A message with the paths as the user gave them, so that it is the same without a cluster."""
     for name in ("bag", "artifact", "out", "masks", "boxes"):
         path = getattr(absolute, name)
-        text = text.replace(str(path), str(getattr(typed, name))) if path else text
+        text = replace_path(text, str(path), str(getattr(typed, name))) if path else text
     return text
 
 

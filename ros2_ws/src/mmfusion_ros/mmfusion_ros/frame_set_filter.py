@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.timer import Timer
 
 from mmfusion_ros.core.frames import Frame, FrameSet, Modality
 from mmfusion_ros.core.synchronizer import Synchronizer, SynchronizerConfig
@@ -40,8 +41,16 @@ class FrameSetFilter:
         self._synchronizer = Synchronizer(config or SynchronizerConfig(), self._hand_out)
         # Not the node's clock: simulated time may not run.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        node.create_timer(_LOOK_S, self._look, clock=steady)
+        self._node = node
+        self._timer: Timer | None = node.create_timer(_LOOK_S, self._look, clock=steady)
         self.connectInput(filters)
+
+    def close(self) -> None:
+        """Hand out no more; what the inputs still bring is ignored."""
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
+            self._timer = None
+            self._synchronizer.reset()
 
     def connectInput(self, filters: Sequence[Any]) -> None:  # noqa: N802 (the interface's name)
         """Take images from the filters of the RGB, depth and thermal images.
@@ -68,6 +77,8 @@ class FrameSetFilter:
 
     def add(self, message: Any, modality: Modality) -> None:
         """Take in an image of a camera."""
+        if self._timer is None:
+            return  # filters offer no way to be left
         frame = frame_from_message(message, modality)
         self._messages[frame] = message
         self._synchronizer.add(frame, time.monotonic_ns())

@@ -50,6 +50,7 @@ from mmfusion_ros.parameters import TABLE, Settings, declare, read
 from mmfusion_ros.quality_of_service import publisher_qos
 from mmfusion_ros.ros_logging import RosLogHandler
 from mmfusion_ros.spinning import spin
+from mmfusion_ros.starting import start_ros
 
 _DIAGNOSTICS_PERIOD_S = 1.0
 _POLL_PERIOD_S = 0.2
@@ -405,9 +406,9 @@ def main(args: list[str] | None = None) -> int:
     """
     apply_dds_profile()
     keep_image_memory()
-    rclpy.init(args=args)
     node = None
     try:
+        start_ros(args)
         node = FusionNode()
         spin(node, node.settings.executor)
     except MmfusionError as error:

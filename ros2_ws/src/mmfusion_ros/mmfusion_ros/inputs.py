@@ -18,7 +18,8 @@ from rclpy.qos import (
 from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
-from mmfusion_ros.parameters import RELIABILITIES, TRANSPORTS
+from mmfusion_ros.core.transports import TRANSPORTS
+from mmfusion_ros.parameters import RELIABILITIES
 from mmfusion_ros.quality_of_service import subscription_qos
 from mmfusion_ros.stock_filters import subscribe
 

@@ -14,10 +14,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from mmfusion_ros.core.artifact import Artifact
+from mmfusion_ros.core.camera_info import CameraInfo as CoreCameraInfo
+from mmfusion_ros.core.camera_info import camera_info_of
 from mmfusion_ros.core.engines import Engine
 from mmfusion_ros.core.frame_status import frame_state
 from mmfusion_ros.core.frames import Frame, Modality
-from mmfusion_ros.core.image_folder import FolderCamera
 from mmfusion_ros.core.message_frames import frame_of
 from mmfusion_ros.core.results import Results
 from mmfusion_ros.core.rig import Camera
@@ -83,20 +84,19 @@ def camera_info_message(
         info = copy.copy(received)
         info.header = header
         return info
-    info = camera_info_of(camera)
+    info = info_message(camera_info_of(camera))
     info.header = header
     return info
 
 
-def camera_info_of(camera: Camera | FolderCamera) -> CameraInfo:
-    """A camera of a rig or a recording as a message: not rectified, no binning."""
-    k = camera.camera_matrix
-    info = CameraInfo(height=camera.height, width=camera.width, distortion_model="plumb_bob")
-    info.d = list(camera.distortion) or [0.0] * 5
-    info.k = list(k)
-    info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-    info.p = [*k[0:3], 0.0, *k[3:6], 0.0, *k[6:9], 0.0]
-    return info
+def info_message(camera: CoreCameraInfo) -> CameraInfo:
+    """What a camera says of itself as a message, without header, binning or region."""
+    return CameraInfo(
+        height=camera.height,
+        width=camera.width,
+        distortion_model=camera.distortion_model,
+        **{name: list(getattr(camera, name)) for name in "dkrp"},
+    )
 
 
 def status_message(

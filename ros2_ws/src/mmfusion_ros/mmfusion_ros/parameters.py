@@ -12,6 +12,7 @@ from mmfusion_ros.core.engines import BACKENDS
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.synchronizer_config import SensorTiming, SynchronizerConfig
+from mmfusion_ros.core.transports import COLOUR_TRANSPORTS, RAW, TRANSPORTS
 
 if TYPE_CHECKING:
     from rcl_interfaces.msg import ParameterDescriptor
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from mmfusion_ros.core.rig import Rig
 
 RELIABILITIES = ("reliable_if_offered", "best_effort", "reliable")
-# As image_transport names them; a topic of that name lies below the one with the raw images.
-RAW = "raw"
-TRANSPORTS = (RAW, "compressed", "compressedDepth")
 SYNCHRONIZERS = ("mmfusion", "exact", "approximate")
 EXECUTORS = ("single_threaded", "events")
 
@@ -89,7 +87,7 @@ class Settings:
     rgb_transport: str = _parameter(
         RAW,
         "how RGB images are sent; else than raw, on the topic of that name below",
-        choices=TRANSPORTS[:2],
+        choices=COLOUR_TRANSPORTS,
     )
     depth_transport: str = _parameter(RAW, "the same for depth images", choices=TRANSPORTS)
     thermal_transport: str = _parameter(RAW, "the same for thermal images", choices=TRANSPORTS)

@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from mmfusion_ros import argument_types
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.faults import FORM, Fault, describe_kinds, parse_fault
 from mmfusion_ros.core.frames import Modality
-from mmfusion_ros.core.image_folder import Size
-from mmfusion_ros.core.sent_image import ENCODINGS, TRANSPORTS
+from mmfusion_ros.core.sent_image import ENCODINGS
+from mmfusion_ros.core.transports import COLOUR_TRANSPORTS, TRANSPORTS
 
 DEFAULT_CLOCK_HZ = 40.0
 
@@ -48,17 +49,17 @@ def player_parser() -> argparse.ArgumentParser:
         help="do this to the pictures of a camera, see below; may be given again",
     )
     parser.add_argument(
-        "--seed", type=_natural, default=0, help="of the faults' chance (default: 0)"
+        "--seed", type=argument_types.whole, default=0, help="of the faults' chance (default: 0)"
     )
     parser.add_argument(
         "--listeners",
-        type=_count,
+        type=argument_types.count,
         default=1,
         help="begin when the images have this many subscribers (default: 1)",
     )
     parser.add_argument(
         "--wait",
-        type=_positive,
+        type=argument_types.positive,
         default=30.0,
         metavar="SECONDS",
         help="how long to wait for a subscriber to the RGB images (default: 30)",
@@ -69,11 +70,13 @@ def player_parser() -> argparse.ArgumentParser:
 def _add_what_is_played(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate",
-        type=_positive,
+        type=argument_types.positive,
         help="RGB pictures per second; a bag is slowed down or sped up for it; default: as "
         "recorded, else 30",
     )
-    parser.add_argument("--frames", type=_count, help="play at most this many RGB pictures")
+    parser.add_argument(
+        "--frames", type=argument_types.count, help="play at most this many RGB pictures"
+    )
     parser.add_argument(
         "--without",
         choices=("depth", "thermal"),
@@ -90,7 +93,7 @@ def _add_what_is_played(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--clock",
-        type=_positive,
+        type=argument_types.positive,
         nargs="?",
         const=DEFAULT_CLOCK_HZ,
         metavar="HZ",
@@ -101,17 +104,17 @@ def _add_what_is_played(parser: argparse.ArgumentParser) -> None:
 
 def _add_how_it_is_sent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--size", type=_size, metavar="WIDTHxHEIGHT", help="resize all images to this"
+        "--size", type=argument_types.size, metavar="WIDTHxHEIGHT", help="resize all images to this"
     )
     for camera in ("depth", "thermal"):
         parser.add_argument(
             f"--{camera}-size",
-            type=_size,
+            type=argument_types.size,
             metavar="WIDTHxHEIGHT",
             help=f"resize {camera} images to this instead",
         )
     transports = {
-        camera: TRANSPORTS if camera is Modality.DEPTH else TRANSPORTS[:2] for camera in Modality
+        camera: TRANSPORTS if camera is Modality.DEPTH else COLOUR_TRANSPORTS for camera in Modality
     }
     for name, choices, meaning in (
         ("transport", transports, "send a camera's images so, on the topic of image_transport"),
@@ -127,7 +130,7 @@ def _add_how_it_is_sent(parser: argparse.ArgumentParser) -> None:
         )
     parser.add_argument(
         "--row-padding",
-        type=_natural,
+        type=argument_types.whole,
         default=0,
         metavar="BYTES",
         help="bytes behind each row of raw images (default: 0)",
@@ -163,34 +166,3 @@ def _fault(text: str) -> Fault:
         return parse_fault(text)
     except MmfusionError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _size(text: str) -> Size:
-    try:
-        width, height = map(int, text.lower().split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no WIDTHxHEIGHT, e.g. 640x480") from None
-    if min(width, height) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} has no pixels")
-    return height, width
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no number above zero")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    return value
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below zero")
-    return value

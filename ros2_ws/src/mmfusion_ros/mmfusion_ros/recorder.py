@@ -34,6 +34,7 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag2 import StoragePlugin, Writer
 
+from mmfusion_ros import argument_types
 from mmfusion_ros.core.background import Background
 from mmfusion_ros.core.bag_writer import VERSION, abandon, complete
 from mmfusion_ros.core.errors import BagError, MmfusionError
@@ -288,9 +289,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="recorder", description="Record topics to an MCAP bag.")
     parser.add_argument("topics", nargs="+", metavar="TOPIC")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new bag")
-    parser.add_argument("--duration", type=float, help="stop after this many seconds")
     parser.add_argument(
-        "--idle-timeout", type=float, help="stop when no message has come for this many seconds"
+        "--duration", type=argument_types.positive, help="stop after this many seconds"
+    )
+    parser.add_argument(
+        "--idle-timeout",
+        type=argument_types.positive,
+        help="stop when no message has come for this many seconds",
     )
     return parser
 

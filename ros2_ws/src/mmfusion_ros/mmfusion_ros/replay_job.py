@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfusion_ros.core.artifact import Artifact, open_artifact
-from mmfusion_ros.core.bag_reader import Bag, open_bag, rgb_camera_info, rgb_stamps
+from mmfusion_ros.core.bag_reader import Bag, camera_info_beside, open_bag, rgb_stamps
 from mmfusion_ros.core.camera_info import CameraInfo, camera_info_of
 from mmfusion_ros.core.detections_3d import Intrinsics
 from mmfusion_ros.core.engines import open_engine
@@ -137,7 +137,7 @@ def prepare(job: Job) -> Prepared:
     if plan.metrics_stride:
         library()  # better now than after the first run
     notes = (*_guesses(bag), *range_notes, *truth_notes)
-    told = rgb_camera_info(bag)
+    told = camera_info_beside(bag, Modality.RGB)
     return Prepared(
         job=job,
         artifact=artifact,

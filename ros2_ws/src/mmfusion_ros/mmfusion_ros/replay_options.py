@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mmfusion_ros import argument_types
 from mmfusion_ros.core.engines import BACKENDS
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.time_range import Moment, TimeRange
@@ -84,7 +85,7 @@ def _add_engine(told: argparse.ArgumentParser, defaults: Settings) -> None:
     told.add_argument("--backend", choices=BACKENDS, default=defaults.backend)
     told.add_argument(
         "--threads",
-        type=_whole,
+        type=argument_types.whole,
         default=0,
         help="CPU threads of each engine; 0 for half of the cores, shared out among --jobs",
     )
@@ -102,14 +103,18 @@ def _add_frames(told: argparse.ArgumentParser, defaults: Settings) -> None:
     )
     told.add_argument("--start", type=_moment, help=f"from here on: {_MOMENT}")
     told.add_argument("--end", type=_moment, help="up to before here, given like --start")
-    told.add_argument("--stride", type=_positive, default=1, help="run every Nth frame set")
-    told.add_argument("--max-frames", type=_positive, help="stop after this many runs")
-    told.add_argument("--window-ms", type=float, default=defaults.window_ms)
-    told.add_argument("--max-wait-ms", type=float, default=defaults.max_wait_ms)
-    told.add_argument("--frozen-after-ms", type=float, default=defaults.frozen_after_ms)
+    told.add_argument(
+        "--stride", type=argument_types.count, default=1, help="run every Nth frame set"
+    )
+    told.add_argument("--max-frames", type=argument_types.count, help="stop after this many runs")
+    told.add_argument("--window-ms", type=argument_types.number, default=defaults.window_ms)
+    told.add_argument("--max-wait-ms", type=argument_types.number, default=defaults.max_wait_ms)
+    told.add_argument(
+        "--frozen-after-ms", type=argument_types.number, default=defaults.frozen_after_ms
+    )
     told.add_argument(
         "--min-score",
-        type=_share,
+        type=argument_types.share,
         default=defaults.min_score,
         help="leave out detections that score less; the metrics take all",
     )
@@ -118,11 +123,11 @@ def _add_frames(told: argparse.ArgumentParser, defaults: Settings) -> None:
 def _add_measuring(told: argparse.ArgumentParser) -> None:
     told.add_argument(
         "--metrics-stride",
-        type=_whole,
+        type=argument_types.whole,
         help="measure every Nth set that is run; 0 for none (default: about 100 in all)",
     )
     told.add_argument(
-        "--metrics-threads", type=_positive, default=1, help="sets measured at a time"
+        "--metrics-threads", type=argument_types.count, default=1, help="sets measured at a time"
     )
     told.add_argument("--channel", choices=CHANNELS, default="luma", help="to measure")
     told.add_argument(
@@ -149,10 +154,14 @@ def _add_measuring(told: argparse.ArgumentParser) -> None:
 
 
 def _add_fleet(told: argparse.ArgumentParser) -> None:
-    told.add_argument(
-        "--jobs", type=_positive, default=1, help="bags replayed at a time, each in a process"
+    where = told.add_mutually_exclusive_group()
+    where.add_argument(
+        "--jobs",
+        type=argument_types.count,
+        default=1,
+        help="bags replayed at a time, each in a process",
     )
-    told.add_argument(
+    where.add_argument(
         "--cluster",
         metavar="ADDRESS",
         help="replay on the workers of this Dask scheduler, like tcp://host:8786; bags, artifact, "
@@ -175,24 +184,3 @@ def _class_map(text: str) -> dict[str, str]:
             f'{text!r} is no map; expected one like "person=People,auto=Car"'
         )
     return named
-
-
-def _share(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{number:g} is not from 0 to 1")
-    return number
-
-
-def _whole(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{number} is negative")
-    return number
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number

@@ -11,6 +11,7 @@ import jinja2
 
 from mmfusion_ros.evaluation import METHODS, RANKED_BY
 from mmfusion_ros.fleet import Result
+from mmfusion_ros.paths_in_text import replace_path
 from mmfusion_ros.replay_documents import SCHEMA_VERSION, write_json
 from mmfusion_ros.report_truth import shown
 
@@ -41,8 +42,8 @@ def write_summary(
     )
     rows = _rows(document, results)
     page = environment.get_template("summary.html.j2").render(
-        title=f"Replay of {len(results)} bags",
-        cards=_cards(document),
+        title=f"Replay of {_bags(out, results)} bags",
+        cards=_cards(document, "bags" if _bags(out, results) == len(results) else "replays"),
         notices=notes,
         command=command,
         rows=rows,
@@ -88,13 +89,18 @@ def summary_table(document: Mapping[str, Any], results: Sequence[Result]) -> str
     )
 
 
+def _bags(out: Path, results: Sequence[Result]) -> int:
+    """How many bags there are: with two artifacts each has two results in its folder."""
+    return len({result.job.out.relative_to(out).parts[0] for result in results})
+
+
 def _entry(out: Path, result: Result) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": result.job.name,
         "bag": result.job.bag.name,
         "folder": result.job.out.relative_to(out).as_posix(),
         "state": _state(result),
-        "error": result.error.replace(str(out), ".") or None,
+        "error": replace_path(result.error, f"{out}/", "./") or None,
         "sets": 0,
         "all_cameras": None,
         "modalities": {},
@@ -212,7 +218,7 @@ def _rows(document: Mapping[str, Any], results: Sequence[Result]) -> list[dict[s
     return rows
 
 
-def _cards(document: Mapping[str, Any]) -> list[dict[str, str]]:
+def _cards(document: Mapping[str, Any], what: str) -> list[dict[str, str]]:
     cards = [(str(document["sets"]), "frame sets fused")]
-    cards += [(str(count), f"bags {state}") for state, count in document["states"].items()]
+    cards += [(str(count), f"{what} {state}") for state, count in document["states"].items()]
     return [{"value": value, "meaning": meaning} for value, meaning in cards]

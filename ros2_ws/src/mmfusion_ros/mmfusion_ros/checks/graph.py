@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +45,7 @@ class FusionNodeState:
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def resolved(self, topic: str) -> str:
-        """A topic as this node's namespace makes it, without remapping."""
+        """A topic as this node's namespace makes it, without remapping: only it knows of that."""
         namespace = self.name.rpartition("/")[0]
         return topic if topic.startswith("/") else f"{namespace}/{topic}"
 
@@ -125,14 +125,15 @@ def check_graph(setup: Setup) -> Iterator[Finding]:
             yield _no_such_node(observer, setup.node)
             return
         if setup.quick:
-            yield from _diagnostics(observer, str(name))
+            yield _judge_diagnostics(str(name), _diagnostics(observer, str(name)))
             return
         yield from _whole_graph(observer, setup, name)
 
 
 def _whole_graph(observer: Observer, setup: Setup, name: str | None) -> Iterator[Finding]:
     state = None if name is None else _ask(observer, name)
-    topics = _topics(setup, state)
+    told = {} if name is None else _diagnostics(observer, name)
+    topics = _topics(setup, state, _heard(told))
     watches = {
         modality: TopicWatch(observer.node, topic, setup) for modality, topic in topics.items()
     }
@@ -145,6 +146,9 @@ def _whole_graph(observer: Observer, setup: Setup, name: str | None) -> Iterator
         yield skipped("graph.node", "no fusion node runs here; looking at the cameras alone")
     else:
         yield _state(observer, state)
+    others = [] if setup.node else [other for other in _fusion_nodes(observer) if other != name]
+    if others:
+        yield _not_looked_at(str(name), others)
     for watch in watches.values():
         watch.begin()
     observer.spin(setup.seconds)
@@ -153,32 +157,48 @@ def _whole_graph(observer: Observer, setup: Setup, name: str | None) -> Iterator
         yield judge_topic(f"graph.{modality}", watch, setup, modality, simulated=simulated)
         watch.end()
     if name is not None:
-        yield from _diagnostics(observer, name)
+        yield _judge_diagnostics(name, told)
 
 
 def _find_node(observer: Observer, wanted: str) -> str | None:
     """Full name of the node asked for, or of any fusion node; None if it is not there."""
 
     def found() -> str | None:
-        names = [
-            f"{namespace.rstrip('/')}/{name}"
-            for name, namespace in observer.node.get_node_names_and_namespaces()
-        ]
         if wanted:
             full = f"/{wanted.lstrip('/')}"
-            return full if full in names else None
-        return next((name for name in names if name.rpartition("/")[2] == _NODE_NAME), None)
+            return full if full in _nodes(observer) else None
+        return next(iter(_fusion_nodes(observer)), None)
 
     name: str | None = observer.spin(_NAMED_DISCOVERY_S if wanted else _DISCOVERY_S, found)
     return name
 
 
-def _no_such_node(observer: Observer, wanted: str) -> Finding:
-    names = [
+def _nodes(observer: Observer) -> list[str]:
+    """Full names of all nodes but the doctor's own."""
+    return [
         f"{namespace.rstrip('/')}/{name}"
         for name, namespace in observer.node.get_node_names_and_namespaces()
         if not name.startswith("mmfusion_doctor_")
     ]
+
+
+def _fusion_nodes(observer: Observer) -> list[str]:
+    names = {name for name in _nodes(observer) if name.rpartition("/")[2] == _NODE_NAME}
+    return sorted(names)
+
+
+def _not_looked_at(name: str, others: list[str]) -> Finding:
+    return Finding(
+        "graph.others",
+        Level.NOTE,
+        f"{', '.join(others)} not looked at, as {name} was found first",
+        "one fusion node, or the one that is meant",
+        f"name it: --node {others[0]}",
+    )
+
+
+def _no_such_node(observer: Observer, wanted: str) -> Finding:
+    names = _nodes(observer)
     seen = f"running are {', '.join(sorted(names))}" if names else "no node at all was found"
     return Finding(
         "graph.node",
@@ -208,15 +228,29 @@ def _ask(observer: Observer, name: str) -> FusionNodeState:
     return state
 
 
-def _topics(setup: Setup, state: FusionNodeState | None) -> dict[Modality, str]:
-    from mmfusion_ros.parameters import RAW, Settings  # noqa: PLC0415
+def _heard(told: Mapping[str, Any]) -> dict[Modality, str]:
+    """Which topic each camera's images are expected on, as the node's diagnostics have it.
+
+    They know of remapping. A node that is not active tells nothing of its inputs.
+    """
+    cameras = [modality for modality in Modality if f"{modality} camera" in told]
+    inputs = [pair.key for pair in told["inputs"].values] if "inputs" in told else []
+    # Of each camera, the images and then its camera_info.
+    return dict(zip(cameras, inputs[::2], strict=True)) if len(inputs) == 2 * len(cameras) else {}
+
+
+def _topics(
+    setup: Setup, state: FusionNodeState | None, heard: Mapping[Modality, str]
+) -> dict[Modality, str]:
+    from mmfusion_ros.core.transports import RAW  # noqa: PLC0415
+    from mmfusion_ros.parameters import Settings  # noqa: PLC0415
 
     parameters = {} if state is None else state.parameters
     defaults = Settings()
     topics = {}
     for camera in setup.cameras:
         modality = camera.modality
-        topic = setup.topics.get(modality, "")
+        topic = setup.topics.get(modality) or heard.get(modality, "")
         if not topic:
             topic = parameters.get(f"{modality}_topic") or defaults.topic(modality)
             transport = parameters.get(f"{modality}_transport") or RAW
@@ -268,8 +302,8 @@ def _state(observer: Observer, state: FusionNodeState) -> Finding:
     return ok("graph.node", f"{state.name} is active", **values)
 
 
-def _diagnostics(observer: Observer, name: str) -> Iterator[Finding]:
-    """The node's newest diagnostics: the worst of them is this finding's level."""
+def _diagnostics(observer: Observer, name: str) -> dict[str, Any]:
+    """A node's newest diagnostics by name; empty if none came."""
     from diagnostic_msgs.msg import DiagnosticArray  # noqa: PLC0415
 
     prefix = f"{name.lstrip('/')}: "
@@ -283,15 +317,19 @@ def _diagnostics(observer: Observer, name: str) -> Iterator[Finding]:
     subscription = observer.node.create_subscription(DiagnosticArray, "/diagnostics", keep, 5)
     observer.spin(_DIAGNOSTICS_S, lambda: received)
     observer.node.destroy_subscription(subscription)
+    return received
+
+
+def _judge_diagnostics(name: str, received: Mapping[str, Any]) -> Finding:
+    """The worst of a node's diagnostics is this finding's level."""
     if not received:
-        yield Finding(
+        return Finding(
             "graph.diagnostics",
             Level.ERROR,
             f"{name} says nothing on /diagnostics",
             "a message every second",
             "it hangs or has ended: look at its log",
         )
-        return
     levels = {
         part: _LEVELS.get(int.from_bytes(status.level, "little"), Level.ERROR)
         for part, status in received.items()
@@ -302,10 +340,9 @@ def _diagnostics(observer: Observer, name: str) -> Iterator[Finding]:
         for part, status in received.items()
     }
     if not bad:
-        yield ok("graph.diagnostics", f"all well: {', '.join(received)}", **values)
-        return
+        return ok("graph.diagnostics", f"all well: {', '.join(received)}", **values)
     worst = max(bad.values(), key=lambda level: level.severity)
-    yield Finding(
+    return Finding(
         "graph.diagnostics",
         worst,
         "; ".join(f"{part}: {received[part].message}" for part in bad),

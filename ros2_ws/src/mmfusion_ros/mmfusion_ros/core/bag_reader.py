@@ -171,9 +171,9 @@ def rgb_stamps(bag: Bag) -> list[int | None]:
     ]
 
 
-def rgb_camera_info(bag: Bag) -> CameraInfo | None:
-    """First ``sensor_msgs/CameraInfo`` beside the RGB images; None if there is none to read."""
-    name = f"{base_name(bag.topics[Modality.RGB].name).rpartition('/')[0]}/camera_info"
+def camera_info_beside(bag: Bag, modality: Modality) -> CameraInfo | None:
+    """First ``sensor_msgs/CameraInfo`` beside a camera's images; None if there is none to read."""
+    name = f"{base_name(bag.topics[modality].name).rpartition('/')[0]}/camera_info"
     with open_sources(bag.path) as files:
         for entry in files.entries({name}):
             if entry.data is None or _full_type(entry.msgtype) != CAMERA_INFO:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from mmfusion_ros.core.errors import BagError, ImageError
 from mmfusion_ros.core.frames import Modality, SourceImage
 from mmfusion_ros.core.images import decode
+from mmfusion_ros.core.transports import RAW, TRANSPORTS
 
 RAW_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 
 # Transports of one picture, the better one first.
-_TRANSPORTS = ("", "/compressed", "/compressedDepth")
+_TRANSPORTS = ("", *(f"/{transport}" for transport in TRANSPORTS if transport != RAW))
 # Looked for in this order: /aligned_depth_to_color is depth, /thermal/visible_range thermal.
 _NAMES: dict[Modality, re.Pattern[str]] = {
     Modality.DEPTH: re.compile(r"depth"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -57,6 +58,17 @@ class CameraInfo:
             ),
         )
 
+    def scaled(self, width: int, height: int) -> CameraInfo:
+        """The camera for pictures of another size, which then are the whole ones."""
+        if (width, height) == (self.width, self.height):
+            return self
+        x, y = width / self.width, height / self.height
+        k, p = (_scaled_matrix(matrix, x, y) for matrix in (self.k, self.p))
+        whole = (0, 0, 0, 0, False)
+        return dataclasses.replace(
+            self, width=width, height=height, k=k, p=p, binning_x=0, binning_y=0, roi=whole
+        )
+
     def message(self, types: Mapping[str, Any], header: Any) -> Any:
         """The message.
 
@@ -77,18 +89,45 @@ class CameraInfo:
         )
 
 
-def camera_info_of(camera: Camera) -> CameraInfo:
-    """That of a camera of a rig: not rectified, no binning."""
-    k = camera.camera_matrix
+def plain_camera_info(
+    width: int, height: int, k: tuple[float, ...], d: tuple[float, ...]
+) -> CameraInfo:
+    """That of a camera that is not rectified, without binning.
+
+    Args:
+        width: pixels.
+        height: pixels.
+        k: camera matrix, row-major.
+        d: plumb_bob coefficients; empty for none.
+    """
     return CameraInfo(
-        height=camera.height,
-        width=camera.width,
+        height=height,
+        width=width,
         distortion_model="plumb_bob",
-        d=camera.distortion or (0.0,) * 5,
+        d=d or (0.0,) * 5,
         k=k,
         r=_IDENTITY,
         p=(*k[0:3], 0.0, *k[3:6], 0.0, *k[6:9], 0.0),
     )
+
+
+def camera_info_of(camera: Camera) -> CameraInfo:
+    """That of a camera of a rig."""
+    return plain_camera_info(camera.width, camera.height, camera.camera_matrix, camera.distortion)
+
+
+def _scaled_matrix(matrix: tuple[float, ...], x: float, y: float) -> tuple[float, ...]:
+    """A matrix of three rows; one of zeros, which says nothing, stays so."""
+    if not matrix[0]:
+        return matrix
+    width = len(matrix) // 3
+    scaled = [*matrix]
+    for row, factor in enumerate((x, y)):
+        start = row * width
+        scaled[start : start + width] = [value * factor for value in matrix[start : start + width]]
+        # Pixel centres are whole numbers, so the corner of the picture lies at -0.5.
+        scaled[start + 2] = (matrix[start + 2] + 0.5) * factor - 0.5
+    return tuple(scaled)
 
 
 def _either(message: Any, name: str) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from mmfusion_ros.core.camera_info import CameraInfo, plain_camera_info
 from mmfusion_ros.core.errors import ImageError
 from mmfusion_ros.core.frames import Modality
 
@@ -25,31 +26,6 @@ _SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
 DEFAULT_PERIOD_NS = 33_333_333
 
 Size = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class FolderCamera:
-    """A camera as ``cameras.yaml`` gives it.
-
-    Attributes:
-        width, height: pixels that the camera matrix is for.
-        camera_matrix: K, row-major.
-        distortion: plumb_bob coefficients.
-    """
-
-    width: int
-    height: int
-    camera_matrix: tuple[float, ...]
-    distortion: tuple[float, ...]
-
-    def scaled(self, width: int, height: int) -> FolderCamera:
-        """The camera for pictures of another size."""
-        x, y = width / self.width, height / self.height
-        fx, skew, cx, _, fy, cy, *_ = self.camera_matrix
-        # Pixel centres are whole numbers, so the corner of the picture lies at -0.5.
-        cx, cy = (cx + 0.5) * x - 0.5, (cy + 0.5) * y - 0.5
-        matrix = (fx * x, skew * x, cx, 0.0, fy * y, cy, 0.0, 0.0, 1.0)
-        return FolderCamera(width, height, matrix, self.distortion)
 
 
 @dataclass(frozen=True)
@@ -80,7 +56,7 @@ class ImageFolder:
 
     folder: Path
     shots: tuple[Shot, ...]
-    cameras: Mapping[Modality, FolderCamera]
+    cameras: Mapping[Modality, CameraInfo]
     period_ns: int
 
     @property
@@ -224,17 +200,17 @@ def _stamp(row: Mapping[str, str], modality: Modality) -> int:
     return int(row.get(short) or row.get(long) or row.get("rgb_ns") or row["rgb_stamp_ns"])
 
 
-def _read_cameras(path: Path) -> dict[Modality, FolderCamera]:
+def _read_cameras(path: Path) -> dict[Modality, CameraInfo]:
     if not path.is_file():
         return {}
     try:
         content = yaml.safe_load(path.read_text())
         return {
-            Modality(name): FolderCamera(
-                width=int(entry["width"]),
-                height=int(entry["height"]),
-                camera_matrix=tuple(map(float, entry["K"])),
-                distortion=tuple(map(float, entry["D"])),
+            Modality(name): plain_camera_info(
+                int(entry["width"]),
+                int(entry["height"]),
+                k=tuple(map(float, entry["K"])),
+                d=tuple(map(float, entry["D"])),
             )
             for name, entry in content.items()
         }

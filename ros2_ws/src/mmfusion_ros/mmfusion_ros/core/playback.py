@@ -15,12 +15,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfusion_ros.core.bag_reader import Bag, ReadingReport, open_bag, read_frames
+from mmfusion_ros.core.bag_reader import (
+    Bag,
+    ReadingReport,
+    camera_info_beside,
+    open_bag,
+    read_frames,
+)
+from mmfusion_ros.core.camera_info import CameraInfo
 from mmfusion_ros.core.errors import BagError, ImageError
 from mmfusion_ros.core.frames import Frame, Modality
 from mmfusion_ros.core.image_folder import (
     DEFAULT_PERIOD_NS,
-    FolderCamera,
     ImageFolder,
     Size,
     open_image_folder,
@@ -28,7 +34,6 @@ from mmfusion_ros.core.image_folder import (
     resized,
 )
 from mmfusion_ros.core.images import decode, to_encoding
-from mmfusion_ros.core.recorded_camera import RecordedCamera, recorded_cameras
 
 CACHE_BYTES = 512 << 20
 _FIRST_NS = 1_000_000_000  # where a recording has no stamps; in ROS a stamp of zero is none
@@ -72,7 +77,7 @@ class Playback(Protocol):
     """
 
     modalities: tuple[Modality, ...]
-    cameras: Mapping[Modality, FolderCamera | RecordedCamera]
+    cameras: Mapping[Modality, CameraInfo]
     period_ns: int
     total: int
     start_ns: int
@@ -190,7 +195,7 @@ class _FolderPlayback:
         self._sizes = sizes
         self.period_ns = round(1e9 / rate) if rate else folder.period_ns
         self.modalities = tuple(m for m in folder.modalities if m not in without)
-        self.cameras: Mapping[Modality, FolderCamera | RecordedCamera] = folder.cameras
+        self.cameras: Mapping[Modality, CameraInfo] = folder.cameras
         self.total = len(self._shots)
         # Evenly spread from there on, at the given rate.
         self.start_ns = self._shots[0].stamps_ns[Modality.RGB] or _FIRST_NS
@@ -239,7 +244,11 @@ class _BagPlayback:
         self.period_ns = round(1e9 / rate) if rate else DEFAULT_PERIOD_NS
         self.speed = _recorded_period_ns(bag) / self.period_ns if rate else 1.0
         self.modalities = tuple(bag.topics)
-        self.cameras: Mapping[Modality, FolderCamera | RecordedCamera] = recorded_cameras(bag)
+        self.cameras: Mapping[Modality, CameraInfo] = {
+            modality: info
+            for modality in bag.topics
+            if (info := camera_info_beside(bag, modality)) and info.width and info.height
+        }
         recorded = bag.topics[Modality.RGB].count
         self.total = min(recorded, frames or recorded)
 

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from mmfusion_ros.core.errors import ImageError
 from mmfusion_ros.core.frames import Modality, SourceImage
 from mmfusion_ros.core.playback import Picture
-
-RAW, COMPRESSED, COMPRESSED_DEPTH = TRANSPORTS = ("raw", "compressed", "compressedDepth")
+from mmfusion_ros.core.transports import COMPRESSED, COMPRESSED_DEPTH, RAW
 
 _PADDING_BYTE = 0xA5
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]  # a driver has no time for more

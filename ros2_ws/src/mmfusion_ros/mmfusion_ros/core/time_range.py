@@ -14,6 +14,8 @@ from mmfusion_ros.core.errors import BagError
 # Seconds since the epoch were that many in March 1973; no bag is three years long.
 _ABSOLUTE_FROM_S = 100_000_000
 _SECOND = 1_000_000_000
+# What every supported Python reads; newer ones read more.
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d(:\d\d(:\d\d([.,]\d{1,9})?)?)?(Z|[+-]\d\d:\d\d)?)?")
 _FRACTION = re.compile(r"(.*:\d\d)[.,](\d{1,9})(.*)")
 
 
@@ -105,8 +107,9 @@ def _date_ns(text: str) -> int:
     # Python 3.10 knows neither Z nor all fractions, and no Python nanoseconds.
     parts = _FRACTION.fullmatch(text)
     plain, fraction, zone = parts.groups() if parts else (text, "", "")
+    iso = f"{plain}{zone}".replace("Z", "+00:00") if _DATE.fullmatch(text) else ""
     try:
-        date = datetime.fromisoformat(f"{plain}{zone}".replace("Z", "+00:00"))
+        date = datetime.fromisoformat(iso)
     except ValueError:
         raise ValueError(
             f"{text} is not a time; expected seconds from the bag's start, seconds since the "

@@ -1,0 +1,58 @@
+"""Starting ROS in a process, with what the user said on the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import rclpy
+from rclpy.utilities import remove_ros_args
+
+from mmfusion_ros.core.errors import MmfusionError
+
+# What rcl adds for those who look for the fault in rcl.
+_PLACES_IN_RCL = re.compile(r"(, at [^ ]+:\d+)+$")
+_BEFORE = ("failed to initialize rcl: ", "Failed to parse ROS arguments: ")
+
+
+def own_arguments(arguments: Sequence[str]) -> list[str]:
+    """What is left of a command line without the arguments for ROS.
+
+    Args:
+        arguments: the program's name and what follows.
+
+    Raises:
+        MmfusionError: if ROS does not understand its arguments.
+    """
+    with _explained():
+        return list(remove_ros_args(list(arguments)))[1:]
+
+
+def start_ros(arguments: Sequence[str] | None) -> None:
+    """Start ROS, with its arguments among those of the command line.
+
+    Args:
+        arguments: the program's name and what follows; None for those of the process.
+
+    Raises:
+        MmfusionError: if ROS does not understand its arguments.
+    """
+    with _explained():
+        rclpy.init(args=None if arguments is None else list(arguments))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # what all those of rclpy are
+        reason = _PLACES_IN_RCL.sub("", str(error))
+        for before in _BEFORE:
+            reason = reason.removeprefix(before)
+        if reason.startswith("["):
+            reason = f"{reason} are unknown"
+        raise MmfusionError(
+            f"ROS does not start: {reason}; expected after --ros-args: -p NAME:=VALUE, "
+            "-r FROM:=TO, --params-file FILE and the like"
+        ) from error
