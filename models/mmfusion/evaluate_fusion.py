@@ -14,7 +14,7 @@ from tqdm import tqdm
 from mmfusion.checkpoint import load_checkpoint
 from mmfusion.graph.luma_fusion import LumaFusion
 from mmfusion.graph.photometry import pack_uint8
-from mmfusion.metrics import average_fusion, fusion_metrics, maximum_fusion
+from mmfusion.metrics import average_fusion, fusion_metrics, maximum_fusion, pyramid_fusion
 from mmfusion.registry import create_model
 from mmfusion.train.pairs import Pair, load_pairs
 
@@ -36,7 +36,7 @@ def evaluate_fusion(
         fusion_scale: as in `CameraSpec`.
 
     Returns:
-        Means by method ("network", "average", "maximum") and metric.
+        Means by method ("network", "average", "maximum", "pyramid") and metric.
     """
     network = create_model(model)
     load_checkpoint(network, checkpoint)
@@ -45,6 +45,7 @@ def evaluate_fusion(
         "network": lambda pair: fuse_luma(fusion, pair),
         "average": lambda pair: average_fusion(pair.infrared, pair.visible),
         "maximum": lambda pair: maximum_fusion(pair.infrared, pair.visible),
+        "pyramid": lambda pair: pyramid_fusion(pair.infrared, pair.visible),
     }
     pairs = load_pairs(folders)
     frames: dict[str, list[dict[str, float]]] = {name: [] for name in methods}

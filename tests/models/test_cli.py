@@ -126,7 +126,7 @@ def test_evaluation_tells_and_writes_the_means(data, trained, tmp_path, capsys, 
     assert cli.main([*map(str, command), "--fusion-scale", str(scale)]) == 0
     record = json.loads(out.read_text())
     assert (record["pairs"], record["fusion_scale"]) == (4, scale)
-    assert list(record["means"]) == ["network", "average", "maximum"]
+    assert list(record["means"]) == ["network", "average", "maximum", "pyramid"]
     assert all(np.isfinite(list(means.values())).all() for means in record["means"].values())
     table = capsys.readouterr().out.splitlines()
     assert [row.split()[0] for row in table[1:]] == list(record["means"])

@@ -3,7 +3,7 @@
 Comparing saliency and detections with ground truth takes the packages of ``mmfusion[eval]``.
 """
 
-from mmfusion.metrics.baselines import average_fusion, maximum_fusion
+from mmfusion.metrics.baselines import average_fusion, maximum_fusion, pyramid_fusion
 from mmfusion.metrics.detection import (
     AveragePrecision,
     DetectionFigures,
@@ -55,6 +55,7 @@ __all__ = [
     "luma",
     "maximum_fusion",
     "mutual_information",
+    "pyramid_fusion",
     "saliency_library",
     "spatial_frequency",
     "standard_deviation",
