@@ -286,6 +286,7 @@ class FusionNode(LifecycleNode):
 
     def _begin_anew(self) -> None:
         """Forget what waits: simulated time was set back."""
+        self._clock_watch.stamp_age_s = None
         if self._cameras is not None:
             self._cameras.begin_anew()
 
@@ -296,6 +297,7 @@ class FusionNode(LifecycleNode):
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.stop()
+        self._clock_watch.stamp_age_s = None
 
     def _release(self) -> None:
         self._stop()
