@@ -30,7 +30,10 @@ def camera_player(context: LaunchContext) -> list[Node]:
         for name in ("data", "artifact", "rate", "loop", "faults")
     }
     artifact = open_artifact(Path(given["artifact"]))
-    words = [given["data"], "--loop" if given["loop"].lower() == "true" else "--no-loop"]
+    loop = given["loop"].lower()
+    if loop not in {"true", "false"}:
+        raise RuntimeError(f"loop:={given['loop']}: expected true or false")
+    words = [given["data"], "--loop" if loop == "true" else "--no-loop"]
     if given["rate"]:
         words += ["--rate", given["rate"]]
     for modality in Modality:

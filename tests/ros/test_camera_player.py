@@ -359,6 +359,7 @@ def test_quality_of_service_is_overridden_by_parameters(peer, recording):
     peer.node.create_subscription(Image, "rgb/image", heard.append, best_effort)
     name = "qos_overrides./player_test/rgb/image.publisher"
     values = ["-p", f"{name}.reliability:=best_effort", "-p", f"{name}.depth:=2"]
+    values += ["-p", "qos_overrides./rgb/image.publisher.depth:=9"]  # not in this namespace
     with player(recording, "--rate=5", ros_arguments=values) as process:
         infos = peer.until(
             lambda: peer.node.get_publishers_info_by_topic("rgb/image"), "the player"
@@ -367,6 +368,8 @@ def test_quality_of_service_is_overridden_by_parameters(peer, recording):
     assert process.returncode == 0, output
     assert infos[0].qos_profile.reliability is ReliabilityPolicy.BEST_EFFORT
     assert heard
+    assert "parameter qos_overrides./rgb/image.publisher.depth has no effect" in output
+    assert output.count("has no effect") == 1
     assert len(received["depth/image"]) == COUNT  # whose publisher stays reliable
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import struct
 
 import cv2
@@ -124,6 +125,9 @@ def test_quality_of_service_of_single_topics(artifact, rig, peer, tmp_path):
         f"qos_overrides.{SPACE}/rgb/image.subscription.reliability": "best_effort",
         f"qos_overrides.{SPACE}/fusion_node/fused/image.publisher.reliability": "best_effort",
         f"qos_overrides.{SPACE}/fusion_node/status.publisher.durability": "transient_local",
+        # Of no effect: not the full name, and a policy that there is no parameter for.
+        "qos_overrides.depth/image.subscription.depth": 3,
+        f"qos_overrides.{SPACE}/rgb/image.subscription.deadline": 5,
     }
     with node_process(artifact, rig, tmp_path / "log", SPACE, **PATIENT, **overrides):
         peer.advertise()
@@ -140,6 +144,11 @@ def test_quality_of_service_of_single_topics(artifact, rig, peer, tmp_path):
         assert asked("fusion_node/fused/image", publishers).reliability == best_effort
         latched = DurabilityPolicy.TRANSIENT_LOCAL
         assert asked("fusion_node/status", publishers).durability == latched
+    told = (tmp_path / "log").read_text()
+    assert re.findall(r"parameter qos_overrides\.(\S+) has no effect", told) == [
+        f"{SPACE}/rgb/image.subscription.deadline",
+        "depth/image.subscription.depth",
+    ]
 
 
 @pytest.mark.parametrize("name", ["rgb/image.subscription", "fusion_node/fused/image.publisher"])
@@ -234,6 +243,9 @@ def test_stamps_of_another_clock_are_told(artifact, rig, peer, tmp_path):
         peer.listen("fused/image")
         peer.warm_up(next(START), **pictures(6))
         peer.diagnosed("clock", WARN, "s behind the node's clock; synchronise the clocks")
+        # That is past once no images are taken in.
+        assert peer.change_state(Transition.TRANSITION_DEACTIVATE)
+        peer.diagnosed("clock", OK)
 
 
 def test_the_events_executor(artifact, rig, peer, tmp_path):

@@ -133,6 +133,24 @@ def test_a_publisher_of_another_type_is_named(node, driver):
     entry.close()
 
 
+@pytest.fixture(name="other")
+def fixture_other():
+    """One more: a participant has one type on a topic."""
+    yield from made("other")
+
+
+def test_a_publisher_of_another_type_does_not_choose_the_reliability(node, driver, other):
+    best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+    other.create_publisher(CompressedImage, "image", best_effort)
+    driver.create_publisher(Image, "image", QoSProfile(depth=5))
+    entry = Input(node, Image, "image", "reliable_if_offered", lambda _: None)
+    status = polled(
+        entry, lambda status: status.publishers == 2 and "Compressed" in "".join(status.unheard)
+    )
+    assert status.reliability == "reliable"
+    entry.close()
+
+
 @pytest.mark.parametrize(
     ("published", "subscribed"),
     [("image/compressed", "image"), ("image", "image/compressed"), ("d/compressedDepth", "d")],

@@ -191,6 +191,11 @@ def test_the_demo_plays_anything_in_the_sizes_of_the_artifact(run, artifact, sha
     assert Path(rviz.arguments[1]).is_file()
 
 
+def test_a_loop_that_is_neither_true_nor_false_is_refused(run, artifact):
+    with pytest.raises(RuntimeError, match="loop:=yes: expected true or false"):
+        run("demo", artifact=str(artifact), loop="yes")
+
+
 def test_what_the_launch_files_pass_is_understood(run, artifact):
     pytest.importorskip("rclpy", reason="ROS 2 is not installed")
     from mmfusion_ros.player_options import player_parser

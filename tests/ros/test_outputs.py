@@ -21,6 +21,7 @@ from sensor_msgs.msg import CameraInfo
 from mmfusion_ros import outputs, topics
 from mmfusion_ros.core.artifact import open_artifact
 from mmfusion_ros.core.detections import Detections
+from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Absence, Companion, Frame, FrameSet, Modality, SourceImage
 from mmfusion_ros.core.results import Results
 from mmfusion_ros.core.rig import load_rig
@@ -112,3 +113,16 @@ def test_a_camera_that_tells_nonsense_is_not_believed(node, published, distortio
     (message,) = node.sent[topics.DETECTIONS_3D.name]
     # By the rig's focal length.
     assert message.detections[0].bbox.size.x == pytest.approx(16 / 64 * 3)
+
+
+def test_no_publisher_is_left_where_one_is_refused(node, tmp_path):
+    artifact = open_artifact(write_artifact(tmp_path / "a", saliency=True))
+
+    def declare_parameter(name, default, _descriptor):
+        wrong = name == "qos_overrides./node/status.publisher.depth"
+        return SimpleNamespace(value=0 if wrong else default)
+
+    node.declare_parameter = declare_parameter
+    with pytest.raises(MmfusionError, match="depth is 0; expected at least 1"):
+        outputs.Outputs(node, artifact, load_rig(write_rig(tmp_path / "rig.yaml")))
+    assert node.sent == {}

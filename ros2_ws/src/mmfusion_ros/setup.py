@@ -32,8 +32,10 @@ setup(
         *shared_folder("foxglove"),
     ],
     install_requires=[
+        "apsw>=3.42",
         "jinja2>=3.1,<4",
         "jsonschema>=4.18,<5",
+        "lz4>=4",
         "matplotlib>=3.8,<4",
         "numpy>=1.26,<3",
         "onnxruntime>=1.18,<2",

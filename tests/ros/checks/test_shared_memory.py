@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import signal
@@ -67,6 +68,20 @@ def test_only_segments_whose_owner_is_dead_count(shm, tmp_path):
     assert found.values == {"bytes": 2000, "files": 2}
     assert str(found.level) == "note"
     assert is_helpful(found)
+
+
+def test_a_segment_that_is_removed_meanwhile_does_not_count(shm, tmp_path, monkeypatch):
+    for name in ("fastdds_one", "fastdds_two"):
+        (shm / name).write_bytes(bytes(1000))
+        (shm / f"{name}_el").touch()
+    lock = fcntl.flock
+
+    def clean(file, how):
+        (shm / "fastdds_one").unlink(missing_ok=True)
+        return lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", clean)
+    assert check(tmp_path)["shared_memory.leftovers"].values == {"bytes": 1000, "files": 1}
 
 
 def test_many_leftovers_are_a_warning(shm, tmp_path):

@@ -170,8 +170,21 @@ def test_a_full_disk_keeps_what_was_written(tmp_path, monkeypatch, name):
 
 
 def test_the_names_are_those_of_the_node():
-    names = {topic.name.replace("~", "") for topic in topics.PER_FRAME}
-    assert set(vars(RESULT_TOPICS).values()) == names | {"/rgb/image"}
+    assert vars(RESULT_TOPICS) == {
+        "fused": "/fused/image",
+        "fused_info": "/fused/camera_info",
+        "registered_thermal": "/registered_thermal/image",
+        "saliency": "/saliency/mask",
+        "detections": "/detections",
+        "detections_3d": "/detections_3d",
+        "markers": "/markers",
+        "overlay": "/overlay/image",
+        "status": "/status",
+        "rgb": "/rgb/image",
+    }
+    assert {f"~{name}" for name in vars(RESULT_TOPICS).values()} - {"~/rgb/image"} == {
+        topic.name for topic in topics.PER_FRAME
+    }
 
 
 def test_the_definition_is_the_installed_one(tmp_path, repo_root):

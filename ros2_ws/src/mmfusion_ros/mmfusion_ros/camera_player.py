@@ -31,7 +31,7 @@ from mmfusion_ros.dds_profile import apply_dds_profile
 from mmfusion_ros.memory import keep_image_memory
 from mmfusion_ros.messages import info_message, set_stamp
 from mmfusion_ros.player_options import player_parser
-from mmfusion_ros.quality_of_service import publisher_qos
+from mmfusion_ros.quality_of_service import publisher_qos, warn_of_idle_overrides
 from mmfusion_ros.starting import own_arguments, start_ros
 
 _AHEAD = 24  # pictures decoded before they are due
@@ -84,6 +84,7 @@ class CameraPlayer(Node):
         if clock_hz is not None:
             # Its publisher is reliable whatever the images are: nobody can go without.
             self._time = self._advertise(Clock, "/clock", ReliabilityPolicy.RELIABLE)
+        warn_of_idle_overrides(self)
         self._look_s = _LOOK_S if clock_hz is None else min(_LOOK_S, 1 / clock_hz)
         # Of this machine's steady and wall clocks, where the recording's first RGB picture is.
         self._start_ns = self._wall_start_ns = 0

@@ -47,7 +47,7 @@ from mmfusion_ros.diagnostics import (
 from mmfusion_ros.memory import keep_image_memory
 from mmfusion_ros.outputs import Outputs
 from mmfusion_ros.parameters import TABLE, Settings, declare, read
-from mmfusion_ros.quality_of_service import publisher_qos
+from mmfusion_ros.quality_of_service import publisher_qos, warn_of_idle_overrides
 from mmfusion_ros.ros_logging import RosLogHandler
 from mmfusion_ros.spinning import spin
 from mmfusion_ros.starting import start_ros
@@ -282,9 +282,11 @@ class FusionNode(LifecycleNode):
             worker=self._worker,
             take_rgb_info=outputs.take_rgb_info,
         )
+        warn_of_idle_overrides(self)
 
     def _begin_anew(self) -> None:
         """Forget what waits: simulated time was set back."""
+        self._clock_watch.stamp_age_s = None
         if self._cameras is not None:
             self._cameras.begin_anew()
 
@@ -295,6 +297,7 @@ class FusionNode(LifecycleNode):
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.stop()
+        self._clock_watch.stamp_age_s = None
 
     def _release(self) -> None:
         self._stop()

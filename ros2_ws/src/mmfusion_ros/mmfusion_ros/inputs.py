@@ -99,7 +99,9 @@ class Input:
         """Look at the publishers and subscribe accordingly; call it now and then."""
         # A list: one node may have several publishers that offer different things.
         publishers = self._node.get_publishers_info_by_topic(self._topic)
-        asked = self._choose({info.qos_profile.reliability for info in publishers})
+        asked = self._choose(
+            {info.qos_profile.reliability for info in publishers if self._is_of_type(info)}
+        )
         if asked is not self._asked:
             self._subscribe(asked)
         reasons = {reason for info in publishers if (reason := self._why_unheard(info))}
@@ -149,17 +151,21 @@ class Input:
             event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
         )
 
+    def _is_of_type(self, publisher: TopicEndpointInfo) -> bool:
+        # While a publisher is being discovered, its type can be unknown.
+        kind = publisher.topic_type
+        return "/" not in kind or kind == self._type_name
+
     def _why_unheard(self, publisher: TopicEndpointInfo) -> str:
         """Why a publisher is not heard, and what to change; empty if it is."""
         who = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
         if _UNKNOWN in who:
             who = "a publisher of a node unknown so far"
-        topic, kind = self.status.topic, publisher.topic_type
-        # While a publisher is being discovered, its type can be unknown.
-        if "/" in kind and kind != self._type_name:
+        topic = self.status.topic
+        if not self._is_of_type(publisher):
             return (
-                f"{who} publishes {kind} on {topic}, expected {self._type_name}; set the topic and "
-                "transport parameters of this camera"
+                f"{who} publishes {publisher.topic_type} on {topic}, expected {self._type_name}; "
+                "set the topic and transport parameters of this camera"
             )
         if self._subscription is None:
             return ""

@@ -47,10 +47,15 @@ class Outputs:
         self._rgb_camera = rig.cameras[Modality.RGB]
         self.rgb_info: CameraInfo | None = None
         self._failed: set[topics.Topic] = set()
-        self._publishers = {
-            topic: _create_publisher(node, topic)
+        # First all that may be refused: a publisher that is there must be closed again.
+        profiles = {
+            topic: publisher_qos(node, node.resolve_topic_name(topic.name), _QOS)
             for topic in topics.PER_FRAME
             if topic.published_with(artifact.outputs)
+        }
+        self._publishers: dict[topics.Topic, LifecyclePublisher[Any]] = {
+            topic: node.create_lifecycle_publisher(_message_type(topic), topic.name, qos)
+            for topic, qos in profiles.items()
         }
 
     def publish(self, results: Results, engine: Engine, sets_dropped: int) -> None:
@@ -149,11 +154,6 @@ class Outputs:
         return draw_overlay(
             results.fused, results.saliency, results.detections, self._artifact.classes
         )
-
-
-def _create_publisher(node: LifecycleNode, topic: topics.Topic) -> LifecyclePublisher[Any]:
-    qos = publisher_qos(node, node.resolve_topic_name(topic.name), _QOS)
-    return node.create_lifecycle_publisher(_message_type(topic), topic.name, qos)
 
 
 def _message_type(topic: topics.Topic) -> Any:

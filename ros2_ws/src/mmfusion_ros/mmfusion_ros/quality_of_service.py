@@ -9,6 +9,7 @@ start that one is wrong, and knows no reliability that follows what publishers o
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from rcl_interfaces.msg import ParameterDescriptor
@@ -71,6 +72,23 @@ def subscription_qos(
     prefix = f"qos_overrides.{topic}.subscription"
     chosen = _overridden(node, prefix, qos)
     return chosen, _choice(node, f"{prefix}.reliability", reliability, reliabilities)
+
+
+def warn_of_idle_overrides(node: Node) -> None:
+    """Log the ``qos_overrides`` parameters that a node was given and has no use for.
+
+    Call it when all its publishers and subscriptions have been asked about.
+    """
+    # rclpy tells of them in no other way: those that nobody declared are no parameters.
+    given: Mapping[str, Any] = getattr(node, "_parameter_overrides", {})
+    for name in sorted(given):
+        if name.startswith("qos_overrides.") and not node.has_parameter(name):
+            policies = ", ".join(("reliability", *_POLICIES, "depth"))
+            node.get_logger().warning(
+                f"parameter {name} has no effect; expected qos_overrides.TOPIC.publisher.POLICY or "
+                f"qos_overrides.TOPIC.subscription.POLICY, with the full name of a topic of "
+                f"{node.get_fully_qualified_name()} as it is after remapping, and one of {policies}"
+            )
 
 
 def _overridden(node: Node, prefix: str, qos: QoSProfile) -> QoSProfile:

@@ -37,22 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 READ_AHEAD = 12  # frames, so about four sets
-RESULT_TOPICS = ResultTopics(
-    *(
-        topic.name.removeprefix("~")
-        for topic in (
-            topics.FUSED_IMAGE,
-            topics.FUSED_INFO,
-            topics.REGISTERED_THERMAL,
-            topics.SALIENCY_MASK,
-            topics.DETECTIONS,
-            topics.DETECTIONS_3D,
-            topics.MARKERS,
-            topics.OVERLAY_IMAGE,
-            topics.STATUS,
-        )
-    )
-)
+RESULT_TOPICS = ResultTopics(*(topic.name.removeprefix("~") for topic in topics.PER_FRAME))
 _MEASURED_AIM = 100  # frame sets, where the user does not say
 
 

@@ -21,11 +21,22 @@ def spin(node: Node, kind: str) -> None:
     Raises:
         MmfusionError: if this distribution does not have that executor.
     """
-    if kind == "single_threaded":
-        single = SingleThreadedExecutor()
-        single.add_node(node)
-        single.spin()
-        return
+    run = _single_threaded if kind == "single_threaded" else _events
+    try:
+        run(node)
+    except Exception:
+        if rclpy.ok():
+            raise
+        # A signal took ROS away from under whatever a callback was doing with it.
+
+
+def _single_threaded(node: Node) -> None:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    executor.spin()
+
+
+def _events(node: Node) -> None:
     try:
         from rclpy.experimental import EventsExecutor  # noqa: PLC0415 (newer than Jazzy)
     except ImportError as error:
@@ -33,8 +44,8 @@ def spin(node: Node, kind: str) -> None:
             "parameter executor is 'events', which the rclpy of this distribution does not have "
             f"({error}); set it to single_threaded"
         ) from error
-    events = EventsExecutor()
-    events.add_node(node)
+    executor = EventsExecutor()
+    executor.add_node(node)
     # Not spin(): in rclpy 9.1 it runs in circles with the interpreter locked.
     while rclpy.ok():
-        events.spin_once(timeout_sec=_LOOK_S)
+        executor.spin_once(timeout_sec=_LOOK_S)

@@ -64,7 +64,7 @@ def _writable_and_large(folder: Path) -> Finding:
 
 def _leftovers(folder: Path) -> Finding:
     dead = list(_dead_segments(folder))
-    size = sum(path.stat().st_size for path in dead)
+    size = sum(dead)
     if not dead:
         return ok("shared_memory.leftovers", "nothing left by dead processes", bytes=0)
     few = size < _SEGMENT
@@ -79,8 +79,8 @@ def _leftovers(folder: Path) -> Finding:
     )
 
 
-def _dead_segments(folder: Path) -> Iterator[Path]:
-    """Segments whose owner no longer holds the lock that it keeps as long as it lives."""
+def _dead_segments(folder: Path) -> Iterator[int]:
+    """Bytes of each segment whose owner lacks the lock that it holds as long as it lives."""
     for lock in sorted(folder.glob("fast*_el")):
         segment = lock.with_name(lock.name.removesuffix("_el"))
         if not lock.name.startswith(("fastdds_", "fastrtps_")) or not segment.is_file():
@@ -88,6 +88,7 @@ def _dead_segments(folder: Path) -> Iterator[Path]:
         try:
             with lock.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            size = segment.stat().st_size
         except OSError:
-            continue  # held by a living process, or of another user
-        yield segment
+            continue  # held by a living process, of another user, or removed meanwhile
+        yield size

@@ -47,7 +47,10 @@ _MODALITY_STATUS = "mmfusion_msgs/msg/ModalityStatus"
 
 @dataclass(frozen=True)
 class ResultTopics:
-    """Where in the bag the results go: what the node calls them, in no node's namespace."""
+    """Where in the bag the results go: what the node calls them, in no node's namespace.
+
+    In the order of `mmfusion_ros.topics.PER_FRAME`.
+    """
 
     fused: str
     fused_info: str

@@ -256,7 +256,7 @@ def _decompress(compression: bytes, data: bytes) -> bytes:
     if compression == b"":
         return data
     if compression == b"lz4":
-        import lz4.frame  # noqa: PLC0415 (rosbags brings it)
+        import lz4.frame  # noqa: PLC0415 (few bags need it)
 
         return bytes(lz4.frame.decompress(data))
     if compression == b"zstd":

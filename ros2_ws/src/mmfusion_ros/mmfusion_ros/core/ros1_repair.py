@@ -218,7 +218,7 @@ def _decompress(compression: bytes, data: bytes) -> bytes:
     if compression == b"bz2":
         return bz2.decompress(data)
     if compression == b"lz4":
-        import lz4.frame  # noqa: PLC0415 (rosbags brings it)
+        import lz4.frame  # noqa: PLC0415 (few bags need it)
 
         return bytes(lz4.frame.decompress(data))
     raise ValueError(f"unknown compression {compression!r}")
