@@ -1,4 +1,4 @@
-"""The ``mmfusion`` command: train, evaluate, export.
+"""The mmfusion command: train, evaluate, export.
 
 Heavy imports wait until a command runs, so that ``--help`` answers at once.
 """

@@ -177,6 +177,29 @@ def test_a_wrong_parameter_value_stops_the_start(files, wrong):
         pass
 
 
+def test_a_misspelt_parameter_is_told_of(files, capfd):
+    with running(**files, windw_ms=20.0, speed_of_light=3e8) as node:
+        assert node.settings.window_ms != 20
+    told = capfd.readouterr().err
+    assert "there is no parameter windw_ms, so its value has no effect; is window_ms meant?" in told
+    assert "speed_of_light" not in told
+
+
+@pytest.mark.parametrize(
+    ("argument", "status", "told"),
+    [
+        ("--help", 0, "It is told by parameters: --ros-args -p"),
+        ("--artifact=a", 2, "unrecognized arguments"),
+    ],
+)
+def test_the_command_line_has_help_and_nothing_else(capsys, argument, status, told):
+    with pytest.raises(SystemExit) as end:
+        fusion_node.main(["fusion_node", argument])
+    assert end.value.code == status
+    captured = capsys.readouterr()
+    assert told in captured.out + captured.err
+
+
 def test_autostart_becomes_active_by_itself(peer, files):
     with running(**files, autostart=True):
         peer.until(lambda: peer.state() == "active", "autostart")

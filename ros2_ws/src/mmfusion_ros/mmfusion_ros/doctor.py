@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="two or three seconds: no streams, no timing of the engine; of a live graph only the "
+        help="a few seconds: no streams, no timing of the engine; of a live graph only the "
         "diagnostics of --node",
     )
     parser.add_argument("--strict", action="store_true", help="fail on warnings too")

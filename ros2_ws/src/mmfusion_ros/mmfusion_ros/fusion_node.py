@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import logging
 import sys
@@ -50,7 +51,7 @@ from mmfusion_ros.parameters import TABLE, Settings, declare, read
 from mmfusion_ros.quality_of_service import publisher_qos, warn_of_idle_overrides
 from mmfusion_ros.ros_logging import RosLogHandler
 from mmfusion_ros.spinning import spin
-from mmfusion_ros.starting import start_ros
+from mmfusion_ros.starting import own_arguments, start_ros
 
 _DIAGNOSTICS_PERIOD_S = 1.0
 _POLL_PERIOD_S = 0.2
@@ -411,6 +412,7 @@ def main(args: list[str] | None = None) -> int:
     keep_image_memory()
     node = None
     try:
+        _parser().parse_args(own_arguments(sys.argv if args is None else args))
         start_ros(args)
         node = FusionNode()
         spin(node, node.settings.executor)
@@ -428,6 +430,16 @@ def main(args: list[str] | None = None) -> int:
         finally:
             rclpy.try_shutdown()
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Nothing but help: all that the node is told are parameters."""
+    return argparse.ArgumentParser(
+        prog="fusion_node",
+        description="Fuse cameras, as a managed node. It is told by parameters: "
+        "--ros-args -p artifact:=FOLDER -p autostart:=true. They are listed by: "
+        "python -m mmfusion_ros.parameters",
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 RELIABILITIES = ("reliable_if_offered", "best_effort", "reliable")
 SYNCHRONIZERS = ("mmfusion", "exact", "approximate")
 EXECUTORS = ("single_threaded", "events")
+_ALIKE = 0.8  # of 1, of names that differ by a slip
 
 
 @dataclass(frozen=True)
@@ -200,8 +202,25 @@ def declare(node: Node) -> Settings:
             node.declare_parameter(row.name, row.default, _descriptor(row))
         except ParameterException as error:
             expected = f"expected {_type_name(row)}{_limits(row)}"
-            raise MmfusionError(f"parameter {row.name}: {error}; {expected}") from error
+            how = " (write 20.0, not 20)" if row.type is float else ""
+            raise MmfusionError(f"parameter {row.name}: {error}; {expected}{how}") from error
+    _warn_of_misspelt(node)
     return read(node)
+
+
+def _warn_of_misspelt(node: Node) -> None:
+    """Log values given to no parameter whose name looks like one.
+
+    Others may be meant for other nodes: files of parameters can be for all at once.
+    """
+    known = [row.name for row in TABLE]
+    given: Mapping[str, Any] = getattr(node, "_parameter_overrides", {})
+    for name in given:
+        meant = difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE)
+        if meant and not node.has_parameter(name):
+            node.get_logger().warning(
+                f"there is no parameter {name}, so its value has no effect; is {meant[0]} meant?"
+            )
 
 
 def read(node: Node, changes: Mapping[str, Any] | None = None) -> Settings:

@@ -82,7 +82,12 @@ def replay_options(parsed: argparse.Namespace) -> ReplayOptions:
 
 
 def _add_engine(told: argparse.ArgumentParser, defaults: Settings) -> None:
-    told.add_argument("--backend", choices=BACKENDS, default=defaults.backend)
+    told.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default=defaults.backend,
+        help="as the node's parameter (default: %(default)s)",
+    )
     told.add_argument(
         "--threads",
         type=argument_types.whole,
@@ -107,11 +112,13 @@ def _add_frames(told: argparse.ArgumentParser, defaults: Settings) -> None:
         "--stride", type=argument_types.count, default=1, help="run every Nth frame set"
     )
     told.add_argument("--max-frames", type=argument_types.count, help="stop after this many runs")
-    told.add_argument("--window-ms", type=argument_types.number, default=defaults.window_ms)
-    told.add_argument("--max-wait-ms", type=argument_types.number, default=defaults.max_wait_ms)
-    told.add_argument(
-        "--frozen-after-ms", type=argument_types.number, default=defaults.frozen_after_ms
-    )
+    for name in ("window_ms", "max_wait_ms", "frozen_after_ms"):
+        told.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=argument_types.number,
+            default=getattr(defaults, name),
+            help="as the node's parameter (default: %(default)s)",
+        )
     told.add_argument(
         "--min-score",
         type=argument_types.share,
@@ -129,7 +136,7 @@ def _add_measuring(told: argparse.ArgumentParser) -> None:
     told.add_argument(
         "--metrics-threads", type=argument_types.count, default=1, help="sets measured at a time"
     )
-    told.add_argument("--channel", choices=CHANNELS, default="luma", help="to measure")
+    told.add_argument("--channel", choices=CHANNELS, default="luma", help="what is measured")
     told.add_argument(
         "--ground-truth-masks",
         type=Path,

@@ -158,7 +158,7 @@ def _picture(item: Chosen) -> dict[str, str]:
 
 def _subtitle(metrics: Mapping[str, Any]) -> str:
     engine = metrics["engine"]
-    threads = f"{engine['threads']} threads" if engine["threads"] else "all cores"
+    threads = f"{engine['threads']} threads" if engine["threads"] else "half of the cores"
     return f"{engine['backend']}, {engine['precision']}, {threads}; rig: {metrics['rig']}"
 
 

@@ -313,10 +313,12 @@ def _repaired(path: Path) -> BagSource:
 def _files(path: Path) -> tuple[list[Path], list[str]]:
     """What to open one by one, and what is wrong so far."""
     if not path.exists():
-        raise BagError(f"there is no bag at {path}; expected a folder, or a .mcap or .db3 file")
+        raise BagError(
+            f"there is no bag at {path}; expected a folder, or a .mcap, .db3 or .bag file"
+        )
     if path.is_file():
         if path.suffix not in STORAGES:
-            raise BagError(f"{path} is no bag; expected a folder, or a .mcap or .db3 file")
+            raise BagError(f"{path} is no bag; expected a folder, or a .mcap, .db3 or .bag file")
         return [path], []
     found = sorted(file for file in path.iterdir() if file.suffix in STORAGES)
     listing = path / "metadata.yaml"
