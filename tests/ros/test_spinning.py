@@ -14,6 +14,7 @@ from rclpy.executors import SingleThreadedExecutor
 
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.spinning import spin
+from mmfusion_ros.starting import ended_by_signals
 
 
 @pytest.fixture
@@ -34,7 +35,8 @@ def executor_of(node, kind):
         rclpy.try_shutdown()
 
     node.create_timer(0.01, note)
-    spin(node, kind)
+    with ended_by_signals():
+        spin(node, kind)
     return seen[0]
 
 
@@ -64,7 +66,8 @@ def test_a_callback_that_fails_as_ros_is_taken_away_is_an_end_like_any_other(nod
         node.count_publishers("/clock")
 
     node.create_timer(0.01, call)
-    spin(node, kind)
+    with ended_by_signals():
+        spin(node, kind)
 
 
 @pytest.mark.parametrize("kind", ["single_threaded", "events"])
@@ -73,5 +76,5 @@ def test_what_a_callback_raises_otherwise_comes_out(node, events, kind):
         raise ZeroDivisionError
 
     node.create_timer(0.01, call)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError), ended_by_signals():
         spin(node, kind)

@@ -7,11 +7,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from typing import Any
 
 import rclpy
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -32,7 +32,7 @@ from mmfusion_ros.memory import keep_image_memory
 from mmfusion_ros.messages import info_message, set_stamp
 from mmfusion_ros.player_options import player_parser
 from mmfusion_ros.quality_of_service import publisher_qos, warn_of_idle_overrides
-from mmfusion_ros.starting import own_arguments, start_ros
+from mmfusion_ros.starting import ended_by_signals, own_arguments, start_ros
 
 _AHEAD = 24  # pictures decoded before they are due
 _DEPTH = 5
@@ -252,50 +252,56 @@ def main(args: list[str] | None = None) -> int:
         Exit status: 1 if the source cannot be played.
     """
     arguments = sys.argv if args is None else ["camera_player", *args]
-    player = images = None
+    player = None
     try:
         options = player_parser().parse_args(own_arguments(arguments))
         apply_dds_profile()
         keep_image_memory()
         start_ros(arguments)
-        sizes = {
-            Modality.RGB: options.size,
-            Modality.DEPTH: options.depth_size or options.size,
-            Modality.THERMAL: options.thermal_size or options.size,
-        }
-        playback = open_playback(
-            options.source,
-            sizes={m: size for m, size in sizes.items() if size is not None},
-            rate=options.rate,
-            frames=options.frames,
-            without=frozenset(map(Modality, options.without)),
-        )
-        _check_faults(options.fault, playback)
-        sender = Sender(dict(options.transport), dict(options.encoding), options.row_padding)
-        reliability = ReliabilityPolicy[options.reliability.upper()]
-        player = CameraPlayer(playback, sender, reliability, options.clock)
-        images = prefetch(_images(playback, options, sender), _AHEAD)
-        player.wait_for_listeners(options.listeners, options.wait)
-        player.play(images, None if options.loop else playback.total)
-        for publisher in player.publishers:
-            publisher.wait_for_all_acked(Duration(seconds=2))
-    except (KeyboardInterrupt, ExternalShutdownException):
+        with ended_by_signals():
+            playback = _open(options)
+            sender = Sender(dict(options.transport), dict(options.encoding), options.row_padding)
+            reliability = ReliabilityPolicy[options.reliability.upper()]
+            player = CameraPlayer(playback, sender, reliability, options.clock)
+            _play(player, playback, sender, options)
+    except KeyboardInterrupt:
         return 0
-    except Exception as error:
-        if player is not None and not rclpy.ok():
-            return 0  # a signal took ROS away from under whatever was being done with it
-        if not isinstance(error, (MmfusionError, OSError)):
-            raise
+    except (MmfusionError, OSError) as error:
         rclpy.logging.get_logger("camera_player").error(str(error))
         return 1
     finally:
         if player is not None:
             _say(f"sent {player.sent}")
             player.destroy_node()
-        if images is not None:
-            images.close()
         rclpy.try_shutdown()
     return 0
+
+
+def _open(options: argparse.Namespace) -> Playback:
+    sizes = {
+        Modality.RGB: options.size,
+        Modality.DEPTH: options.depth_size or options.size,
+        Modality.THERMAL: options.thermal_size or options.size,
+    }
+    playback = open_playback(
+        options.source,
+        sizes={m: size for m, size in sizes.items() if size is not None},
+        rate=options.rate,
+        frames=options.frames,
+        without=frozenset(map(Modality, options.without)),
+    )
+    _check_faults(options.fault, playback)
+    return playback
+
+
+def _play(
+    player: CameraPlayer, playback: Playback, sender: Sender, options: argparse.Namespace
+) -> None:
+    with closing(prefetch(_images(playback, options, sender), _AHEAD)) as images:
+        player.wait_for_listeners(options.listeners, options.wait)
+        player.play(images, None if options.loop else playback.total)
+        for publisher in player.publishers:
+            publisher.wait_for_all_acked(Duration(seconds=2))
 
 
 def _say(text: str) -> None:

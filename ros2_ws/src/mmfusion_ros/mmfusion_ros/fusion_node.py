@@ -17,7 +17,6 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -51,7 +50,7 @@ from mmfusion_ros.parameters import TABLE, Settings, declare, read
 from mmfusion_ros.quality_of_service import publisher_qos, warn_of_idle_overrides
 from mmfusion_ros.ros_logging import RosLogHandler
 from mmfusion_ros.spinning import spin
-from mmfusion_ros.starting import own_arguments, start_ros
+from mmfusion_ros.starting import ended_by_signals, own_arguments, start_ros
 
 _DIAGNOSTICS_PERIOD_S = 1.0
 _POLL_PERIOD_S = 0.2
@@ -414,12 +413,13 @@ def main(args: list[str] | None = None) -> int:
     try:
         _parser().parse_args(own_arguments(sys.argv if args is None else args))
         start_ros(args)
-        node = FusionNode()
-        spin(node, node.settings.executor)
+        with ended_by_signals():
+            node = FusionNode()
+            spin(node, node.settings.executor)
     except MmfusionError as error:
         rclpy.logging.get_logger("fusion_node").fatal(str(error))
         return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except KeyboardInterrupt:
         return 0
     finally:
         try:

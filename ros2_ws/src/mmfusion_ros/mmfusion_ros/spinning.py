@@ -21,22 +21,11 @@ def spin(node: Node, kind: str) -> None:
     Raises:
         MmfusionError: if this distribution does not have that executor.
     """
-    run = _single_threaded if kind == "single_threaded" else _events
-    try:
-        run(node)
-    except Exception:
-        if rclpy.ok():
-            raise
-        # A signal took ROS away from under whatever a callback was doing with it.
-
-
-def _single_threaded(node: Node) -> None:
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    executor.spin()
-
-
-def _events(node: Node) -> None:
+    if kind == "single_threaded":
+        single = SingleThreadedExecutor()
+        single.add_node(node)
+        single.spin()
+        return
     try:
         from rclpy.experimental import EventsExecutor  # noqa: PLC0415 (newer than Jazzy)
     except ImportError as error:
@@ -44,8 +33,8 @@ def _events(node: Node) -> None:
             "parameter executor is 'events', which the rclpy of this distribution does not have "
             f"({error}); set it to single_threaded"
         ) from error
-    executor = EventsExecutor()
-    executor.add_node(node)
+    events = EventsExecutor()
+    events.add_node(node)
     # Not spin(): in rclpy 9.1 it runs in circles with the interpreter locked.
     while rclpy.ok():
-        executor.spin_once(timeout_sec=_LOOK_S)
+        events.spin_once(timeout_sec=_LOOK_S)

@@ -1,4 +1,4 @@
-"""Starting ROS in a process, with what the user said on the command line."""
+"""Starting ROS in a process, with what the user said on the command line, and its end."""
 
 from __future__ import annotations
 
@@ -40,6 +40,19 @@ def start_ros(arguments: Sequence[str] | None) -> None:
     """
     with _explained():
         rclpy.init(args=None if arguments is None else list(arguments))
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let what fails because a signal has ended ROS be an end like any other.
+
+    A signal takes ROS away from under whatever is being done with it. Begin it after `start_ros`.
+    """
+    try:
+        yield
+    except Exception:
+        if rclpy.ok():
+            raise
 
 
 @contextmanager
