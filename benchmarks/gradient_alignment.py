@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 from mmfusion.efficientmfd.network import EfficientMFD
-from mmfusion.evaluate_detection import MODALITIES, detect_objects
+from mmfusion.evaluate_detection import BOTH, MODALITIES, detect_objects
 from mmfusion.metrics import (
     average_precision,
     edge_preservation,
@@ -94,7 +94,7 @@ def measure(weights: dict[str, torch.Tensor], folders: list[Path]) -> dict[str, 
         for pair in pairs:
             fused, boxes = detect_objects(network, pair, modalities)
             judged.append(boxes)
-            if modalities == MODALITIES[0]:
+            if modalities == BOTH:
                 sources = (pair.infrared, value(pair.visible))
                 fidelity.append(sum(visual_information_fidelity(fused, one) for one in sources))
                 edges.append(edge_preservation(fused, *sources))

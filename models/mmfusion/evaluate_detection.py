@@ -20,9 +20,16 @@ from mmfusion.efficientmfd.post_processing import detections
 from mmfusion.metrics import JudgedBoxes, average_precision, detection_library
 from mmfusion.registry import create_model
 from mmfusion.train.boxed_pairs import BoxedPair, load_boxed_pairs
+from mmfusion.train.degradation import Degradation, degrade
 
-MODALITIES = ("rgb+thermal", "rgb", "thermal")
-_LUMA = (0.299, 0.587, 0.114)  # what a compiled graph shows instead of missing infrared
+BOTH = "rgb+thermal"
+_SEEN = {
+    BOTH: Degradation(),
+    "rgb": Degradation(drop_thermal=1.0),
+    "thermal": Degradation(drop_rgb=1.0),
+}
+MODALITIES = tuple(_SEEN)
+_WHITE = 255.0
 _DRAWN_SCORE = 0.3
 _TRUTH, _FOUND = (0, 200, 0), (255, 160, 0)  # RGB
 
@@ -79,7 +86,7 @@ def evaluate_detection(
 
 @torch.inference_mode()
 def detect_objects(
-    network: EfficientMFD, pair: BoxedPair, modalities: str = MODALITIES[0]
+    network: EfficientMFD, pair: BoxedPair, modalities: str = BOTH
 ) -> tuple[NDArray[np.uint8], JudgedBoxes]:
     """Run a network on a pair at its own size.
 
@@ -91,18 +98,19 @@ def detect_objects(
     Returns:
         The fused luminance, uint8 (H, W), and detections beside the truth.
     """
-    visible = torch.from_numpy(pair.visible).permute(2, 0, 1)[None].float().to(network.mean)
-    infrared = torch.from_numpy(pair.infrared)[None, None].float().to(network.mean)
-    if modalities == "rgb":
-        infrared = (visible * visible.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
-    elif modalities == "thermal":
-        visible = infrared.expand(-1, 3, -1, -1)
+    whole = {
+        "rgb": torch.from_numpy(pair.visible).permute(2, 0, 1).float(),
+        "thermal": torch.from_numpy(pair.infrared)[None].float(),
+    }
+    # Certain faults: the generator decides nothing.
+    seen = degrade(whole, _SEEN[modalities], np.random.default_rng(0), white=_WHITE)
+    visible, infrared = (seen[name][None].to(network.mean) for name in ("rgb", "thermal"))
     size = (infrared.shape[-2], infrared.shape[-1])
     deployed = EfficientMFDDeploy(network, *size, network.config.sampling_steps)
     output = deployed(visible, infrared)
     found = detections(output.logits[0], output.boxes[0], size)
     both = torch.cat((infrared, visible.amax(dim=1, keepdim=True)), dim=1)
-    fused = (output.fusion_weights * both).sum(dim=1)[0].clamp(0, 255).byte()
+    fused = (output.fusion_weights * both).sum(dim=1)[0].clamp(0, _WHITE).byte()
     return fused.cpu().numpy(), JudgedBoxes(
         found.boxes.cpu().numpy(),
         found.scores.cpu().numpy(),

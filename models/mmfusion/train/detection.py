@@ -190,8 +190,8 @@ class DetectionTask:
             with torch.autocast(visible.device.type, enabled=False):
                 parts = joint_fusion_losses.joint_fusion_losses(
                     luminance.float(),
-                    infrared / 255,
-                    visible.amax(dim=1, keepdim=True) / 255,
+                    infrared / _WHITE,
+                    visible.amax(dim=1, keepdim=True) / _WHITE,
                     mask.to(visible.device),
                 )
             weights = parts.new_tensor(joint_fusion_losses.WEIGHTS)

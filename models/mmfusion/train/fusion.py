@@ -33,7 +33,7 @@ from mmfusion.train.warmth_losses import warmth_map
 _LARGEST_CROP = 256  # of the full picture, however much it is shrunk
 _SHOWN = 4  # pairs, of those that are validated
 _CALIBRATED = 64  # pairs that losses are calibrated on
-LEAST_CROP = 11  # the window of SSIM
+_LEAST_CROP = 11  # the window of SSIM
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class FusionRecipe:
     model: str
     loop: Loop
     optimiser: Optimiser
-    crop: Annotated[int, Field(ge=LEAST_CROP)]
+    crop: Annotated[int, Field(ge=_LEAST_CROP)]
     scales: list[Positive] = field(default_factory=lambda: [1])
     objective: FusionObjective
     degradation: Degradation = field(default_factory=Degradation)

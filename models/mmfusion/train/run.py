@@ -28,7 +28,7 @@ _KINDS: dict[Role, tuple[type[Any], Callable[..., Task]]] = {
     Role.DETECTION: (DetectionRecipe, DetectionTask),
 }
 # What may change when an interrupted training goes on: nothing that a step depends on.
-_FREE = frozenset({"loop.save_every", "loop.validate_every"})
+_FREE = frozenset({"loop.save_every", "loop.validate_every", "loop.validate_samples"})
 
 
 @dataclass(frozen=True)
