@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from mmfusion.train.classifier import DEFAULT_CLASSIFIER, Classifier
+from mmfusion.train.fidelity_losses import edge_loss, fidelity_loss
 from mmfusion.train.information import calibrate_temperature
 from mmfusion.train.recipes import STRICT, Rate, Weight
 from mmfusion.train.s4fusion_losses import WEIGHTS, S4FusionLoss
@@ -33,6 +34,24 @@ class WarmthObjective:
     intensity: Weight = 3.0
     gradient: Weight = 60.0
     ssim: Weight = 3.0
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class FidelityObjective:
+    """What both pictures hold, as fusion is measured by, and warm things bright. Not published.
+
+    Figures of the same measures say less about networks that are trained by it.
+
+    Attributes:
+        kind: chooses it.
+        fidelity, edges: weights of the terms in `mmfusion.train.fidelity_losses`.
+        intensity: weight of that of `mmfusion.train.warmth_losses`.
+    """
+
+    kind: Literal["fidelity"]
+    fidelity: Weight = 2.0
+    edges: Weight = 2.0
+    intensity: Weight = 1.0
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -61,7 +80,8 @@ class S4FusionObjective:
     entropy: Weight = WEIGHTS["entropy"]
 
 
-FusionObjective = Annotated[WarmthObjective | S4FusionObjective, Field(discriminator="kind")]
+_Objective = WarmthObjective | FidelityObjective | S4FusionObjective
+FusionObjective = Annotated[_Objective, Field(discriminator="kind")]
 
 
 class FusionLoss(nn.Module):
@@ -73,7 +93,7 @@ class FusionLoss(nn.Module):
 
     facts: dict[str, Any]
 
-    def __init__(self, objective: WarmthObjective | S4FusionObjective, batches: _Batches) -> None:
+    def __init__(self, objective: _Objective, batches: _Batches) -> None:
         """Build it.
 
         Args:
@@ -111,6 +131,12 @@ class FusionLoss(nn.Module):
         infrared, visible, warmth = stack.split(1, dim=1)
         if self._published is not None:
             terms: dict[str, Tensor] = self._published(fused, infrared, visible)
+        elif isinstance(self._objective, FidelityObjective):
+            terms = {
+                "fidelity": fidelity_loss(fused, infrared, visible),
+                "edges": edge_loss(fused, infrared, visible),
+                "intensity": intensity_loss(fused, infrared, visible, warmth),
+            }
         else:
             terms = {
                 "intensity": intensity_loss(fused, infrared, visible, warmth),

@@ -88,8 +88,10 @@ class SaliencyTask:
             self._validated = load_scenes(validation).some(recipe.loop.validate_samples)
         self.names = self._scenes.names
         self.facts: dict[str, Any] = {}
-        self.network: nn.Module = create_model(recipe.model)
-        self._size = cast("HAF", self.network).config.input_size
+        network = cast("HAF", create_model(recipe.model))
+        self._size = network.config.input_size
+        # Convolutional backbones take 0.6 of the time on CPUs.
+        self.network: nn.Module = network.to(memory_format=torch.channels_last)
 
     def sample(self, item: int, step: int, rng: np.random.Generator) -> Any:  # noqa: ARG002 (the protocol's)
         """Normalised rgb (1, 3, H, W), depth (1, 1, H, W) and mask (1, 1, H, W) in [0, 1]."""
