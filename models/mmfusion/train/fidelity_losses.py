@@ -22,9 +22,11 @@ _LEAST_STRENGTH = 1e-3  # grey levels; an edge has a direction above it
 
 
 def fidelity_loss(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-    """1 less the mean of the visual information fidelity to each source, mean over the pictures.
+    """1 less the mean root of the visual information fidelity to each source.
 
-    Sheikh and Bovik, TIP 2006, in the pixel domain.
+    Sheikh and Bovik, TIP 2006, in the pixel domain. Fusions are measured by the plain sum, of
+    which a copy of one source has 1, more than most fusions of both; the root of what is kept of
+    the poorer source counts for more.
 
     Args:
         fused: (N, 1, H, W) in [0, 1], sides of at least `LEAST_SIDE`.
@@ -43,7 +45,7 @@ def fidelity_loss(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
             sources, pictures = (_smooth(x, width)[:, ::2, ::2] for x in (sources, pictures))
         kept_here, available_here = _information(sources, pictures, width)
         kept, available = kept + kept_here, available + available_here
-    return 1 - (kept / available.clamp(min=_EPS)).mean()
+    return 1 - (kept / available.clamp(min=_EPS) + _EPS).sqrt().mean()
 
 
 def edge_loss(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
