@@ -26,7 +26,7 @@ from mmfusion.train.recipes import Optimiser, load_recipe
 from mmfusion.train.state import load_state
 
 pytestmark = pytest.mark.torch
-STEPS = ["loop.steps=4", "loop.batch=2", "crop=22", "loop.save_every=2", "scales=[1]"]
+STEPS = ["loop.steps=4", "loop.batch=2", "crop=41", "loop.save_every=2", "scales=[1]"]
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def test_the_published_objective_asks_a_classifier(pairs, tmp_path, monkeypatch)
     weights = tmp_path / "classifier.safetensors"
     save_file(timm.create_model(name).state_dict(), weights)
     objective = f"{{kind: s4fusion, classifier: {name}, classifier_weights: {weights}}}"
-    found = train(pairs, tmp_path / "out", f"objective={objective}", "crop=37")
+    found = train(pairs, tmp_path / "out", f"objective={objective}", "crop=41")
     assert found[0]["entropy"] > 0
     record = json.loads((tmp_path / "out" / "record.json").read_text())
     assert len(record["classifier_sha256"]) == 64
@@ -218,7 +218,7 @@ def test_a_state_of_another_training_is_refused(pairs, plain, tmp_path):
     other = tmp_path / "other"
     train(pairs, other)
     with pytest.raises(DataError, match=r"state.pt is of another training; it differs in crop, lo"):
-        train(pairs, other, "loop.seed=3", "crop=25", resume=True)
+        train(pairs, other, "loop.seed=3", "crop=43", resume=True)
     elsewhere = tmp_path / "elsewhere"
     for name in ("ir", "vi"):
         (elsewhere / name).mkdir(parents=True)

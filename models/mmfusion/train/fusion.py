@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torchvision import tv_tensors  # type: ignore[import-untyped]
 from tqdm import tqdm
 
 from mmfusion.errors import DataError
@@ -23,17 +22,17 @@ from mmfusion.metrics import edge_preservation, visual_information_fidelity
 from mmfusion.registry import create_model
 from mmfusion.train.augmentation import square_crop, to_sample
 from mmfusion.train.degradation import MODALITIES, Degradation, degrade
+from mmfusion.train.fidelity_losses import LEAST_SIDE
 from mmfusion.train.fusion_objective import FusionLoss, FusionObjective
 from mmfusion.train.pairs import Pair, load_pairs
 from mmfusion.train.processes import Processes
 from mmfusion.train.recipes import STRICT, Loop, Optimiser, Positive
 from mmfusion.train.task import Losses, Validation
-from mmfusion.train.warmth_losses import warmth_map
 
 _LARGEST_CROP = 256  # of the full picture, however much it is shrunk
 _SHOWN = 4  # pairs, of those that are validated
 _CALIBRATED = 64  # pairs that losses are calibrated on
-_LEAST_CROP = 11  # the window of SSIM
+_LEAST_CROP = LEAST_SIDE  # of the losses
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -47,7 +46,7 @@ class FusionRecipe:
         crop: side of the random crops that the network sees, pixels.
         scales: what `LumaFusion` may shrink by; each batch draws one. Losses are those of the
             picture at full size, so a network that runs small learns to keep fine detail.
-        objective: `WarmthObjective` or `S4FusionObjective`, by its ``kind``.
+        objective: `FidelityObjective` or `S4FusionObjective`, by its ``kind``.
         degradation: what happens to ``rgb`` (luma) and ``thermal`` on the way to the network.
             The fused picture is judged by the whole pictures, but for missing ones, which
             nobody can bring back.
@@ -100,17 +99,17 @@ class FusionTask:
         """Random window, randomly flipped.
 
         Returns:
-            Scale; what the network sees, (2, side, side), and what that is judged by, (3, side,
-            side): infrared, visible, and warmth of the latter, in [0, 1].
+            Scale; what the network sees, and what that is judged by: infrared and visible,
+            (2, side, side) in [0, 1] each.
         """
         common = np.random.default_rng((self._recipe.loop.seed, 3, step))
         scale = int(common.choice(self._recipe.scales))
         side = min(self._recipe.crop * scale, _LARGEST_CROP, self._smallest)
         whole = _draw_crop(self._pairs[item], side, rng)
-        seen = degrade({"thermal": whole[:1], "rgb": whole[1:2]}, self._recipe.degradation, rng)
+        seen = degrade({"thermal": whole[:1], "rgb": whole[1:]}, self._recipe.degradation, rng)
         judged = whole.clone()
         if not seen["present"][MODALITIES.index("thermal")]:
-            judged[0], judged[2] = whole[1], 0
+            judged[0] = whole[1]
         if not seen["present"][MODALITIES.index("rgb")]:
             judged[1] = whole[0]
         return scale, torch.cat((seen["thermal"], seen["rgb"])), judged
@@ -133,7 +132,7 @@ class FusionTask:
         rng = np.random.default_rng(self._recipe.loop.seed)
         for pair in tqdm(pairs, "calibrating", unit="pair", delay=1, leave=False):
             crop = _draw_crop(pair, self._recipe.crop, rng)[None]
-            yield crop[:, :1], crop[:, 1:2]
+            yield crop[:, :1], crop[:, 1:]
 
     def validate(self, network: nn.Module) -> Validation | None:
         """VIF and Q_ABF of whole pictures, and their sum as the score."""
@@ -156,10 +155,9 @@ class FusionTask:
 
 
 def _draw_crop(pair: Pair, side: int, rng: np.random.Generator) -> Tensor:
-    """Random window, randomly flipped: infrared, visible, warmth, (3, side, side) in [0, 1]."""
-    warmth = tv_tensors.Image(torch.from_numpy(warmth_map(pair.infrared))[None])
-    crop = square_crop({**to_sample(pair), "warmth": warmth}, side, rng)
-    return torch.cat([crop[name] for name in ("thermal", "rgb", "warmth")]).float() / 255
+    """Random window, randomly flipped: infrared, visible, (2, side, side) in [0, 1]."""
+    crop = square_crop(to_sample(pair), side, rng)
+    return torch.cat([crop[name] for name in ("thermal", "rgb")]).float() / 255
 
 
 def _beside(pair: Pair, fused: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -17,25 +17,9 @@ from mmfusion.train.fidelity_losses import edge_loss, fidelity_loss
 from mmfusion.train.information import calibrate_temperature
 from mmfusion.train.recipes import STRICT, Rate, Weight
 from mmfusion.train.s4fusion_losses import WEIGHTS, S4FusionLoss
-from mmfusion.train.warmth_losses import gradient_loss, intensity_loss, ssim_loss
 
 NO_CLASSIFIER = "none"
 _Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
-
-
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class WarmthObjective:
-    """The visible picture, and the brighter one where infrared stands out as warm. Not published.
-
-    Attributes:
-        kind: chooses it.
-        intensity, gradient, ssim: weights of the terms, see `mmfusion.train.warmth_losses`.
-    """
-
-    kind: Literal["warmth"]
-    intensity: Weight = 3.0
-    gradient: Weight = 60.0
-    ssim: Weight = 3.0
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -53,7 +37,7 @@ class FidelityObjective:
 
     kind: Literal["fidelity"]
     fidelity: Weight = 2.0
-    edges: Weight = 4.0
+    edges: Weight = 3.0
     intensity: Weight = 10.0
 
 
@@ -83,7 +67,7 @@ class S4FusionObjective:
     entropy: Weight = WEIGHTS["entropy"]
 
 
-_Objective = WarmthObjective | FidelityObjective | S4FusionObjective
+_Objective = FidelityObjective | S4FusionObjective
 FusionObjective = Annotated[_Objective, Field(discriminator="kind")]
 
 
@@ -129,22 +113,16 @@ class FusionLoss(nn.Module):
 
         Args:
             fused: (N, 1, H, W).
-            stack: infrared, visible and warmth of the pairs, (N, 3, H, W) in [0, 1].
+            stack: infrared and visible pictures, (N, 2, H, W) in [0, 1].
         """
-        infrared, visible, warmth = stack.split(1, dim=1)
+        infrared, visible = stack.split(1, dim=1)
         if self._published is not None:
             terms: dict[str, Tensor] = self._published(fused, infrared, visible)
-        elif isinstance(self._objective, FidelityObjective):
+        else:
             terms = {
                 "fidelity": fidelity_loss(fused, infrared, visible),
                 "edges": edge_loss(fused, infrared, visible),
                 "intensity": functional.l1_loss(fused, torch.maximum(infrared, visible)),
-            }
-        else:
-            terms = {
-                "intensity": intensity_loss(fused, infrared, visible, warmth),
-                "gradient": gradient_loss(fused, infrared, visible),
-                "ssim": (ssim_loss(fused, infrared) + ssim_loss(fused, visible)) / 2,
             }
         weights: Any = self._objective
         return {name: getattr(weights, name) * term for name, term in terms.items()}

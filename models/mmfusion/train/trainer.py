@@ -183,8 +183,9 @@ class Trainer:
         tasks: list[_Gradients] = []
         parts: list[dict[str, Tensor]] = []
         for _ in range(self._loop.accumulate):
+            samples = next(batches)  # as they are, in whatever precision the network runs
             with self._precision():
-                losses, terms = self._task.losses(next(batches), self._processes)
+                losses, terms = self._task.losses(samples, self._processes)
             shares = [loss / self._loop.accumulate for loss in losses]
             if aligned:
                 tasks = _added(tasks, task_gradients(shares, self._parameters))
