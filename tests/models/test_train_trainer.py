@@ -169,7 +169,7 @@ def test_lower_precision_learns_about_the_same(pairs, plain, tmp_path):
 
 
 def test_divergence_ends_the_training_with_a_reason(pairs, tmp_path):
-    with pytest.raises(ModelError, match=r"diverged in step \d: intensity .*; start anew with a"):
+    with pytest.raises(ModelError, match=r"diverged in step \d: fidelity nan .*; start anew with a"):
         train(pairs, tmp_path, "optimiser.learning_rate=1e30", "optimiser.clip_norm=null")
 
 
