@@ -81,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--out", type=Path, required=True, help="where weights and figures go")
     train.add_argument(
+        "--initial",
+        type=Path,
+        metavar="FILE",
+        help="weights of the same model to start from (default: drawn ones)",
+    )
+    train.add_argument(
         "--set",
         dest="changes",
         nargs="+",
@@ -188,7 +194,7 @@ def _train(options: argparse.Namespace) -> None:
     from mmfusion.train.recipes import load_recipe  # noqa: PLC0415
     from mmfusion.train.run import Places, train  # noqa: PLC0415
 
-    places = Places(options.data, options.validation, options.out)
+    places = Places(options.data, options.validation, options.out, options.initial)
     recipe = load_recipe(options.recipe, options.changes)
     train(recipe, places, resume=options.resume, workers=options.workers)
     print(f"wrote {options.out}/model.safetensors; curves: tensorboard --logdir {options.out}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -44,7 +45,8 @@ def pairs(tmp_path_factory):
 
 def train(pairs, out, *changes, validation=(), **options):
     content = load_recipe("s4fusion_tiny", [*STEPS, *changes])
-    run.train(content, run.Places([pairs], validation, out), **options)
+    initial = options.pop("initial", None)
+    run.train(content, run.Places([pairs], validation, out, initial), **options)
     return rows(out)
 
 
@@ -169,8 +171,28 @@ def test_lower_precision_learns_about_the_same(pairs, plain, tmp_path):
 
 
 def test_divergence_ends_the_training_with_a_reason(pairs, tmp_path):
-    with pytest.raises(ModelError, match=r"diverged in step \d: fidelity nan .*; start anew with a"):
+    with pytest.raises(ModelError, match=r"diverged in step \d: .* nan.*; start anew with a"):
         train(pairs, tmp_path, "optimiser.learning_rate=1e30", "optimiser.clip_norm=null")
+
+
+def test_starts_from_weights_that_it_is_given(pairs, plain, tmp_path):
+    initial = plain / "model.safetensors"
+    still = "optimiser.learning_rate=1e-30"
+    train(pairs, tmp_path, still, "loop.steps=1", initial=initial)
+    found, given = weights(tmp_path), weights(plain)
+    assert_same({name: found[name] for name in given}, given)
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["initial_sha256"] == hashlib.sha256(initial.read_bytes()).hexdigest()
+    with pytest.raises(DataError, match="differs in initial: resume with the same"):
+        train(pairs, tmp_path, still, "loop.steps=1", resume=True)
+
+
+def test_refuses_weights_of_another_network_before_it_writes_anything(pairs, tmp_path):
+    other = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(3)}, other)
+    with pytest.raises(ModelError, match=r"other\.safetensors does not fit S4Fusion"):
+        train(pairs, tmp_path / "out", initial=other)
+    assert not (tmp_path / "out").exists()
 
 
 PUBLISHED = "objective={kind: s4fusion, classifier: none}"

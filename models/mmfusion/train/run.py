@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from mmfusion.checkpoint import load_checkpoint
 from mmfusion.errors import DataError
 from mmfusion.registry import Role, list_models
 from mmfusion.train.detection import DetectionRecipe, DetectionTask
@@ -39,11 +40,13 @@ class Places:
         data: folders to train on.
         validation: folders to validate on.
         out: folder for everything that a training writes.
+        initial: weights to start from, safetensors of the same model; drawn ones if None.
     """
 
     data: Sequence[Path]
     validation: Sequence[Path]
     out: Path
+    initial: Path | None = None
 
 
 def train(
@@ -63,7 +66,7 @@ def train(
 
     Raises:
         DataError: if recipe, data or an earlier state are unusable.
-        ModelError: if the model is unknown, or training diverges.
+        ModelError: if the model is unknown, the first weights do not fit, or training diverges.
     """
     recipe = recipe_of(content)
     _, create = _KINDS[_role(recipe.model)]
@@ -72,6 +75,8 @@ def train(
     with joined() as processes:
         torch.manual_seed(recipe.loop.seed)  # of the first weights
         task = create(recipe, places.data, places.validation)
+        if places.initial is not None:
+            task.facts["initial_sha256"] = load_checkpoint(task.network, places.initial)
         places.out.mkdir(parents=True, exist_ok=True)
         trainer = Trainer(task, recipe, places.out, processes, _identity(recipe, task))
         if resume:
@@ -113,4 +118,8 @@ def _identity(recipe: Any, task: Task) -> dict[str, Any]:
 
     add("", json.loads(json.dumps(asdict(recipe))))
     names = "\n".join(task.names)
-    return {**flat, "data": hashlib.sha256(names.encode()).hexdigest()}
+    return {
+        **flat,
+        "initial": task.facts.get("initial_sha256"),
+        "data": hashlib.sha256(names.encode()).hexdigest(),
+    }
