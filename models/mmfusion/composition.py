@@ -148,6 +148,7 @@ def read_composition(path: Path) -> Composition:
     Raises:
         ExportError: if the file is missing, is not YAML, or has a missing, unknown or wrong
             key, naming it.
+        DataError: if it leaves the range of depth to a recipe that is unreadable.
     """
     try:
         content = yaml.safe_load(path.read_bytes())
@@ -227,13 +228,20 @@ def _cameras(content: Mapping[str, Any], extra_outputs: Sequence[str]) -> Camera
 
 def _saliency(content: Mapping[str, Any], folder: Path) -> SaliencyPart:
     size = content.get("input_size")
+    weights = _weights(Role.SALIENCY, content, folder)
     return SaliencyPart(
-        _weights(Role.SALIENCY, content, folder),
+        weights,
         None if size is None else parse_size(size),
         DepthRange(*map(float, content["depth_range_m"]))  # 10 is an int to YAML
         if "depth_range_m" in content
-        else DepthRange(),
+        else _trained_depth_range(weights.checkpoint),
     )
+
+
+def _trained_depth_range(checkpoint: Path) -> DepthRange:
+    from mmfusion.saliency_scenes import trained_depth_range  # noqa: PLC0415 (needs PyTorch)
+
+    return trained_depth_range(checkpoint)
 
 
 def _weights(role: Role, content: Mapping[str, Any], folder: Path) -> Weights:

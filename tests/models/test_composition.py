@@ -56,6 +56,19 @@ def test_everything_is_read(tmp_path):
     assert detection.weights.provenance.terms == "mine"
 
 
+@pytest.mark.torch
+def test_depth_is_as_in_the_training_unless_stated(tmp_path):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    saliency = {"model": "haf_mobilenetv3_small", "checkpoint": "run/best.safetensors"}
+    path = write(tmp_path, {**WHOLE, "saliency": saliency})
+    assert read_composition(path).saliency.depth_range == DepthRange()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text("near_m: 0.5\nfar_m: 15.0\n")
+    assert read_composition(path).saliency.depth_range == DepthRange(0.5, 15)
+    write(tmp_path, {**WHOLE, "saliency": {**saliency, "depth_range_m": [0.3, 10]}})
+    assert read_composition(path).saliency.depth_range == DepthRange(0.3, 10)
+
+
 def test_the_detection_network_may_fuse(tmp_path):
     content = {**WHOLE, "fusion": "detection"}
     assert read_composition(write(tmp_path, content)).fusion is None

@@ -52,6 +52,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
+            f"bag_to_folder = {PACKAGE}.bag_to_folder:main",
             f"fusion_node = {PACKAGE}.fusion_node:main",
             f"camera_player = {PACKAGE}.camera_player:main",
             f"doctor = {PACKAGE}.doctor:main",

@@ -1,0 +1,120 @@
+"""Write the pictures of a recorded bag into a folder: ``ros2 run mmfusion_ros bag_to_folder``.
+
+Frames are matched as by the node. Files are named after the RGB stamps in nanoseconds, so masks of
+these names are ground truth for a replay of the same bag.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mmfusion_ros import argument_types
+from mmfusion_ros.core.bag_reader import (
+    Bag,
+    ReadingReport,
+    camera_info_beside,
+    open_bag,
+    read_frames,
+)
+from mmfusion_ros.core.errors import BagError, MmfusionError
+from mmfusion_ros.core.frames import FrameSet, Modality
+from mmfusion_ros.core.scene_folder import write_scenes
+from mmfusion_ros.core.synchronizer import SensorTiming, Synchronizer, SynchronizerConfig
+
+_INTERRUPTED = 130  # as shells have it
+_PATIENCE_NS = 1_000_000_000  # nobody waits for a result here
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options)
+    except (MmfusionError, OSError) as error:
+        print(f"bag_to_folder: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bag_to_folder",
+        description="Write the pictures of a bag into rgb, depth and thermal, files of one moment "
+        "with one name: the stamp of the RGB picture. All get the size of the RGB picture; nothing "
+        "is registered.",
+    )
+    parser.add_argument("bag", type=Path, help="bag folder, or a .mcap, .db3 or .bag file")
+    parser.add_argument("--out", type=Path, required=True, help="new or empty folder")
+    for modality in Modality:
+        parser.add_argument(f"--{modality}-topic", help=f"topic of the {modality} images")
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        choices=[Modality.DEPTH.value, Modality.THERMAL.value],
+        help="leave this camera out; may be given twice",
+    )
+    parser.add_argument(
+        "--stride", type=argument_types.count, default=1, help="take every Nth RGB picture"
+    )
+    parser.add_argument(
+        "--window-ms",
+        type=argument_types.number,
+        default=SensorTiming.window_ns / 1e6,
+        help="pictures stamped at most this far apart belong together (default: %(default)s)",
+    )
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    named = {modality: getattr(options, f"{modality}_topic") for modality in Modality}
+    topics = {modality: topic for modality, topic in named.items() if topic is not None}
+    bag = open_bag(options.bag, topics, frozenset(map(Modality, options.without)))
+    infos = {modality: camera_info_beside(bag, modality) for modality in bag.topics}
+    cameras = {m: info for m, info in infos.items() if info and info.width and info.height}
+    report = ReadingReport()
+    timing = SensorTiming(window_ns=round(options.window_ms * 1e6))
+    sets = islice(_sets(bag, report, timing), 0, None, options.stride)
+    total = -(-bag.topics[Modality.RGB].count // options.stride)
+    outcomes = Counter(
+        tqdm(
+            write_scenes(sets, options.out, bag.topics, cameras),
+            total=total,
+            unit="set",
+            dynamic_ncols=True,
+        )
+    )
+    written = outcomes.pop(None, 0)
+    for reason, count in sorted({**report.skipped, **outcomes}.items(), key=str):
+        print(f"bag_to_folder: left out {count}: {reason}", file=sys.stderr)
+    if report.error:
+        print(f"bag_to_folder: {report.error}", file=sys.stderr)
+    if not written:
+        raise BagError(f"no set of {', '.join(bag.topics)} in {bag.path}; see --window-ms")
+    print(f"{written} sets of {', '.join(bag.topics)} written to {options.out}")
+
+
+def _sets(bag: Bag, report: ReadingReport, timing: SensorTiming) -> Iterator[FrameSet]:
+    """All sets of a bag."""
+    config = SynchronizerConfig(timing, timing, max_wait_ns=_PATIENCE_NS, eager=False)
+    ready: deque[FrameSet] = deque()
+    synchronizer = Synchronizer(config, ready.append)
+    for frame, log_time in read_frames(bag, report):
+        synchronizer.add(frame, log_time)
+        while ready:
+            yield ready.popleft()
+    synchronizer.flush()
+    yield from ready
+
+
+if __name__ == "__main__":
+    sys.exit(main())
