@@ -120,7 +120,23 @@ def _parser() -> argparse.ArgumentParser:
         help="saliency: measure with one stream corrupted at a time, see docs/evaluate.md; also "
         "writes a picture, beside the figures",
     )
-    evaluate.add_argument("--out", type=Path, required=True, help="JSON file for the figures")
+    evaluate.add_argument(
+        "--failures",
+        type=Path,
+        metavar="FOLDER",
+        help="also write pictures of the samples that the network does worst on",
+    )
+    evaluate.add_argument(
+        "--data-name",
+        metavar="TEXT",
+        help="what a manifest is to call the data (default: number of samples, names of folders)",
+    )
+    evaluate.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="JSON file for the figures, which a provenance file can name; see docs/export.md",
+    )
     evaluate.set_defaults(command=_evaluate)
 
     export = commands.add_parser(
@@ -157,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         "--provenance",
         type=Path,
         metavar="JSON",
-        help="training_data, recipe, terms and quality for the manifest",
+        help="training_data, recipe, terms and evaluation for the manifest; see docs/export.md",
     )
     export.add_argument("--out", type=Path, required=True, help="artifact folder")
     export.set_defaults(command=_export)
@@ -205,27 +221,34 @@ def _evaluate(options: argparse.Namespace) -> None:
     role = _role(options, fusion_scale=Role.FUSION)
     if options.corrupt and role is not Role.SALIENCY:
         raise DataError(f"--corrupt is for saliency networks; leave it out for {options.model}")
+    aside = {"data_name": options.data_name, "failures": options.failures}
     if options.corrupt:
+        for name, value in aside.items():
+            if value is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise DataError(f"{option} does not go with --corrupt; leave one of them out")
         from mmfusion.evaluate_robustness import evaluate_robustness  # noqa: PLC0415
 
         rows = evaluate_robustness(*what)
     elif role is Role.SALIENCY:
         from mmfusion.evaluate_saliency import evaluate_saliency  # noqa: PLC0415
 
-        rows = evaluate_saliency(*what)
+        rows = evaluate_saliency(*what, **aside)
     elif role is Role.DETECTION:
         from mmfusion.evaluate_detection import evaluate_detection  # noqa: PLC0415
 
-        rows = evaluate_detection(*what)
+        rows = evaluate_detection(*what, **aside)
     else:
         from mmfusion.evaluate_fusion import evaluate_fusion  # noqa: PLC0415
 
-        rows = evaluate_fusion(*what, options.fusion_scale or 1)
+        rows = evaluate_fusion(*what, options.fusion_scale or 1, **aside)
     names = list(next(iter(rows.values())))
     width = max(10, *map(len, rows))
     _print_row("", names, width)
     for title, values in rows.items():
         _print_row(title, [f"{values[name]:.3f}" for name in names], width)
+    if options.failures is not None:
+        print(f"wrote pictures of the worst samples to {options.failures}")
 
 
 def _role(options: argparse.Namespace, **only_for: Role) -> Role:

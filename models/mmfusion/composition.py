@@ -17,8 +17,23 @@ from jsonschema.exceptions import best_match
 from mmfusion.errors import ExportError
 from mmfusion.graph.cameras import CameraSpec
 from mmfusion.graph.depth_range import DepthRange
-from mmfusion.manifest import provenance_validator
+from mmfusion.manifest import evaluation_validator, provenance_validator
 from mmfusion.registry import Role, list_models
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `mmfusion evaluate` measured, as far as the manifest states it.
+
+    Attributes:
+        path: file of the figures.
+        checkpoint_sha256: of the weights that were measured.
+        quality: entries of the manifest's ``quality``.
+    """
+
+    path: Path
+    checkpoint_sha256: str
+    quality: Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -29,13 +44,13 @@ class Provenance:
         training_data: which data, in words.
         recipe: how it was trained, in words or as a file name.
         terms: under which terms the weights may be used.
-        quality: entries of the manifest's ``quality``.
+        evaluations: where the manifest's ``quality`` comes from.
     """
 
     training_data: str = "unstated"
     recipe: str = "unstated"
     terms: str = "unstated"
-    quality: Sequence[dict[str, Any]] = field(default_factory=tuple)
+    evaluations: Sequence[Evaluation] = ()
 
 
 @dataclass(frozen=True)
@@ -168,19 +183,20 @@ def read_composition(path: Path) -> Composition:
 
 
 def read_provenance(path: Path) -> Provenance:
-    """Read a provenance file: a JSON object with some of the fields of `Provenance`.
+    """Read a provenance file.
+
+    It is a JSON object with some of ``training_data``, ``recipe``, ``terms`` and ``evaluation``,
+    which is a file that `mmfusion evaluate` wrote, or a list of them; paths are relative to the
+    provenance file's folder.
 
     Raises:
-        ExportError: if it is missing, no JSON, or has a key that `Provenance` lacks.
+        ExportError: if a file is missing, no JSON, or has missing, unknown or wrong keys.
     """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{path} is no readable JSON file: {error}") from error
-    problem = best_match(provenance_validator().iter_errors(content))
-    if problem is not None:
-        raise ExportError(f"{path}, {problem.json_path}: {problem.message}")
-    return Provenance(**content)
+    content = dict(_read_json(path, provenance_validator()))
+    named = content.pop("evaluation", [])
+    files = [named] if isinstance(named, str) else named
+    evaluations = [_read_evaluation(path.parent / name) for name in files]
+    return Provenance(**content, evaluations=evaluations)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -194,6 +210,25 @@ def parse_size(text: str) -> tuple[int, int]:
     except ValueError:
         raise ExportError(f"{text!r} is no size; expected e.g. 640x480") from None
     return height, width
+
+
+def _read_evaluation(path: Path) -> Evaluation:
+    try:
+        content = _read_json(path, evaluation_validator())
+    except ExportError as error:
+        raise ExportError(f"{error}; expected what mmfusion evaluate writes") from error
+    return Evaluation(path, content["checkpoint_sha256"], content["quality"])
+
+
+def _read_json(path: Path, validator: Draft202012Validator) -> Any:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path} is no readable JSON file: {error}") from error
+    problem = best_match(validator.iter_errors(content))
+    if problem is not None:
+        raise ExportError(f"{path}, {problem.json_path}: {problem.message}")
+    return content
 
 
 def _composition(content: Mapping[str, Any], folder: Path) -> Composition:

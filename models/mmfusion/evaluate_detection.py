@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,39 +11,56 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torchvision.ops import box_iou  # type: ignore[import-untyped]
 from tqdm import tqdm
 
 from mmfusion.checkpoint import load_checkpoint
 from mmfusion.efficientmfd.deploy import EfficientMFDDeploy
 from mmfusion.efficientmfd.network import EfficientMFD
 from mmfusion.efficientmfd.post_processing import detections
+from mmfusion.failures import Failures
 from mmfusion.metrics import JudgedBoxes, average_precision, detection_library
+from mmfusion.quality import (
+    BOTH,
+    SEEN_OF_PAIRS,
+    Figures,
+    describe_data,
+    quality_entries,
+    write_evaluation,
+)
 from mmfusion.registry import create_model
 from mmfusion.train.boxed_pairs import BoxedPair, load_boxed_pairs
-from mmfusion.train.degradation import Degradation, degrade
+from mmfusion.train.degradation import degrade
 
-BOTH = "rgb+thermal"
-_SEEN = {
-    BOTH: Degradation(),
-    "rgb": Degradation(drop_thermal=1.0),
-    "thermal": Degradation(drop_rgb=1.0),
-}
-MODALITIES = tuple(_SEEN)
+MODALITIES = tuple(SEEN_OF_PAIRS)
+_STATED = ("AP50", "AP75", "AP")
 _WHITE = 255.0
 _DRAWN_SCORE = 0.3
+_MATCHED_IOU = 0.5
 _TRUTH, _FOUND = (0, 200, 0), (255, 160, 0)  # RGB
 
 
 def evaluate_detection(
-    model: str, checkpoint: Path, folders: Sequence[Path], out: Path
-) -> dict[str, dict[str, float]]:
+    model: str,
+    checkpoint: Path,
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    data_name: str | None = None,
+    failures: Path | None = None,
+) -> Figures:
     """Average precision of a network over pairs.
 
     Args:
         model: name for `create_model`.
         checkpoint: its weights, safetensors.
         folders: see `load_boxed_pairs`.
-        out: JSON file to write the figures to, those of each class too.
+        out: JSON file to write the figures to, those of each class too, with entries for a
+            manifest's ``quality``.
+        data_name: what ``quality`` calls the data; None for the number of pairs and the names
+            of the folders.
+        failures: folder for pictures of the pairs with the most wrong boxes, see
+            `count_wrong_boxes`.
 
     Returns:
         Means over the classes that occur, by what the network sees and metric. Without a camera
@@ -56,16 +73,27 @@ def evaluate_detection(
     """
     detection_library()  # better now than after the first pair
     network = cast("EfficientMFD", create_model(model))
-    load_checkpoint(network, checkpoint)
+    sha256 = load_checkpoint(network, checkpoint)
     network.eval()
     classes = network.config.classes
     pairs = load_boxed_pairs(folders, classes)
+    worst = Failures(failures) if failures else None
     judged: dict[str, list[JudgedBoxes]] = {name: [] for name in MODALITIES}
     for pair in tqdm(pairs, unit="pair", dynamic_ncols=True):
         for name, entries in judged.items():
-            entries.append(detect_objects(network, pair, name)[1])
-    record: dict[str, Any] = {"pairs": len(pairs), "figures": {}}
-    means: dict[str, dict[str, float]] = {}
+            fused, boxes = detect_objects(network, pair, name)
+            entries.append(boxes)
+            if worst and name == BOTH:
+                missed, false = count_wrong_boxes(boxes)
+                caption = f"{pair.name}: {missed} missed, {false} false"
+                worst.add(missed + false, caption, partial(_panels, pair, fused, boxes, classes))
+    record: dict[str, Any] = {
+        "model": model,
+        "checkpoint_sha256": sha256,
+        "pairs": len(pairs),
+        "figures": {},
+    }
+    means: Figures = {}
     for name, entries in judged.items():
         figures = average_precision(entries, classes)
         means[name] = {
@@ -79,8 +107,11 @@ def evaluate_detection(
             if f.truths
         }
         record["figures"][name] = {**means[name], "classes": by_class}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record, indent=2) + "\n")
+    data = data_name or describe_data(len(pairs), "pair", folders)
+    record["quality"] = quality_entries(means, _STATED, "depth", data)
+    write_evaluation(out, record)
+    if worst:
+        worst.write()
     return means
 
 
@@ -103,7 +134,7 @@ def detect_objects(
         "thermal": torch.from_numpy(pair.infrared)[None].float(),
     }
     # Certain faults: the generator decides nothing.
-    seen = degrade(whole, _SEEN[modalities], np.random.default_rng(0), white=_WHITE)
+    seen = degrade(whole, SEEN_OF_PAIRS[modalities], np.random.default_rng(0), white=_WHITE)
     visible, infrared = (seen[name][None].to(network.mean) for name in ("rgb", "thermal"))
     size = (infrared.shape[-2], infrared.shape[-1])
     deployed = EfficientMFDDeploy(network, *size, network.config.sampling_steps)
@@ -122,6 +153,30 @@ def detect_objects(
     )
 
 
+def count_wrong_boxes(judged: JudgedBoxes) -> tuple[int, int]:
+    """Objects that were missed, and boxes that are on none or on one that another box is on.
+
+    A box of at least the score from which `draw_detections` draws is on an object of its class
+    if their IoU is at least 0.5; the highest-scored one has it.
+    """
+    missed, false = 0, 0
+    for kind in judged.labelled:
+        drawn = (judged.scores >= _DRAWN_SCORE) & (judged.classes == kind)
+        by_score = np.argsort(-judged.scores[drawn], kind="stable")
+        found, truths = judged.boxes[drawn][by_score], judged.truth_boxes
+        truths = truths[judged.truth_classes == kind]
+        overlaps = box_iou(*(torch.from_numpy(boxes.astype(float)) for boxes in (found, truths)))
+        free = np.ones(len(truths), np.bool_)
+        for row in overlaps.numpy():
+            overlap = np.where(free, row, 0)
+            if overlap.max(initial=0) >= _MATCHED_IOU:
+                free[overlap.argmax()] = False
+            else:
+                false += 1
+        missed += int(free.sum())
+    return missed, false
+
+
 def draw_detections(
     picture: NDArray[np.uint8], judged: JudgedBoxes, classes: Sequence[str]
 ) -> NDArray[np.uint8]:
@@ -136,3 +191,13 @@ def draw_detections(
         corner = (int(box[0]), max(10, int(box[1]) - 3))
         cv2.putText(canvas, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.4, _FOUND, 1, cv2.LINE_AA)
     return np.asarray(canvas, np.uint8)
+
+
+def _panels(
+    pair: BoxedPair, fused: NDArray[np.uint8], judged: JudgedBoxes, classes: Sequence[str]
+) -> Mapping[str, NDArray[np.uint8]]:
+    return {
+        "visible": pair.visible,
+        "infrared": pair.infrared,
+        "fused; truth green, found orange": draw_detections(fused, judged, classes),
+    }

@@ -182,12 +182,25 @@ def onnx_model(
 
 
 def _load(weights: Weights) -> tuple[nn.Module, str]:
-    """A network with its weights, and the SHA-256 of their file."""
+    """A network with its weights, and the SHA-256 of their file.
+
+    Raises:
+        ExportError: if their evaluation is of other weights.
+        ModelError: if they do not fit.
+    """
     network = create_model(weights.model)
-    if not weights.published:
-        return network, load_checkpoint(network, weights.checkpoint)
-    load_published(network, weights.checkpoint)
-    return network, hashlib.sha256(weights.checkpoint.read_bytes()).hexdigest()
+    if weights.published:
+        load_published(network, weights.checkpoint)
+        digest = hashlib.sha256(weights.checkpoint.read_bytes()).hexdigest()
+    else:
+        digest = load_checkpoint(network, weights.checkpoint)
+    for evaluation in weights.provenance.evaluations:
+        if evaluation.checkpoint_sha256 != digest:
+            raise ExportError(
+                f"{evaluation.path} is of other weights than {weights.checkpoint}; measure these "
+                "with mmfusion evaluate, or name the right file in the provenance"
+            )
+    return network, digest
 
 
 def _model_entry(
@@ -207,7 +220,11 @@ def _model_entry(
 def _quality(composition: Composition) -> list[dict[str, Any]]:
     parts = (composition.fusion, composition.saliency, composition.detection)
     return [
-        entry for part in parts if part is not None for entry in part.weights.provenance.quality
+        entry
+        for part in parts
+        if part is not None
+        for evaluation in part.weights.provenance.evaluations
+        for entry in evaluation.quality
     ]
 
 

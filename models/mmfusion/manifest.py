@@ -27,15 +27,40 @@ def _validator() -> Draft202012Validator:
 
 @cache
 def provenance_validator() -> Draft202012Validator:
-    """Checks what a provenance file may say: parts of a manifest, none of them required."""
-    properties = _schema()["properties"]
-    model = properties["models"]["items"]["properties"]
+    """Checks what a provenance file may say, none of it required."""
+    model = _schema()["properties"]["models"]["items"]["properties"]
     said = {key: model[key] for key in ("training_data", "recipe", "terms")}
     return Draft202012Validator(
         {
             "type": "object",
             "additionalProperties": False,
-            "properties": {**said, "quality": properties["quality"]},
+            "properties": {
+                **said,
+                "evaluation": {
+                    "anyOf": [
+                        {"type": "string"},
+                        {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+                    ]
+                },
+            },
+        }
+    )
+
+
+@cache
+def evaluation_validator() -> Draft202012Validator:
+    """Checks those parts of an evaluation's figures that go into a manifest."""
+    schema = _schema()
+    properties = schema["properties"]
+    return Draft202012Validator(
+        {
+            "type": "object",
+            "required": ["checkpoint_sha256", "quality"],
+            "properties": {
+                "checkpoint_sha256": properties["graph"]["properties"]["sha256"],
+                "quality": properties["quality"],
+            },
+            "$defs": schema["$defs"],
         }
     )
 

@@ -126,13 +126,15 @@ def test_evaluation_tells_and_writes_the_means(data, trained, tmp_path, capsys, 
     assert cli.main([*map(str, command), "--fusion-scale", str(scale)]) == 0
     record = json.loads(out.read_text())
     assert (record["pairs"], record["fusion_scale"]) == (4, scale)
-    assert list(record["means"]) == ["network", "average", "maximum", "pyramid"]
-    assert all(np.isfinite(list(means.values())).all() for means in record["means"].values())
+    baselines = ["average", "maximum", "pyramid"]
+    assert list(record["means"]) == ["rgb+thermal", "rgb", "thermal", *baselines]
+    for name in ("rgb+thermal", *baselines):
+        assert np.isfinite(list(record["means"][name].values())).all()
     table = capsys.readouterr().out.splitlines()
     assert [row.split()[0] for row in table[1:]] == list(record["means"])
-    assert table[0].split() == list(record["means"]["network"])
+    assert table[0].split() == list(record["means"]["rgb+thermal"])
     first = next(iter(record["means"]["average"].values()))
-    assert table[2].split()[1] == f"{first:.3f}"
+    assert table[4].split()[1] == f"{first:.3f}"
 
 
 def both_commands(data: Path, tmp_path: Path, checkpoint: Path) -> list[list[object]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import yaml
 
-from mmfusion.composition import read_composition
+from mmfusion.composition import read_composition, read_provenance
 from mmfusion.errors import ExportError
 from mmfusion.graph.depth_range import DepthRange
 
@@ -67,6 +68,31 @@ def test_depth_is_as_in_the_training_unless_stated(tmp_path):
     assert read_composition(path).saliency.depth_range == DepthRange(0.5, 15)
     write(tmp_path, {**WHOLE, "saliency": {**saliency, "depth_range_m": [0.3, 10]}})
     assert read_composition(path).saliency.depth_range == DepthRange(0.3, 10)
+
+
+def test_a_provenance_file_names_one_evaluation_or_many(tmp_path):
+    path = tmp_path / "p.json"
+    for name in ("a", "b"):
+        entry = {"modalities": ["rgb"], "data": name, "metrics": {"S": 0.5}}
+        record = {"checkpoint_sha256": "0" * 64, "quality": [entry], "figures": {}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    for named, data in (("a.json", ["a"]), (["b.json", "a.json"], ["b", "a"]), ([], [])):
+        path.write_text(json.dumps({"terms": "mine", "evaluation": named}))
+        provenance = read_provenance(path)
+        assert provenance.terms == "mine"
+        assert [e.quality[0]["data"] for e in provenance.evaluations] == data
+        assert [e.path.stem for e in provenance.evaluations] == data
+
+
+def test_shipped_weights_state_what_was_measured_of_them(repo_root):
+    composition = read_composition(repo_root / "compositions" / "rgbdt_tiny_640x480.yaml")
+    for part in (composition.fusion, composition.saliency):
+        (evaluation,) = part.weights.provenance.evaluations
+        digest = hashlib.sha256(part.weights.checkpoint.read_bytes()).hexdigest()
+        assert evaluation.checkpoint_sha256 == digest
+        assert evaluation.quality
+    record = json.loads(composition.fusion.weights.provenance.evaluations[0].path.read_text())
+    assert record["fusion_scale"] == composition.fusion.scale
 
 
 def test_the_detection_network_may_fuse(tmp_path):

@@ -222,6 +222,12 @@ def test_fusion_networks_are_refused(scenes, weights, tmp_path, capsys):
     assert "--corrupt is for saliency networks; leave it out for s4fusion_tiny" in error
 
 
+@pytest.mark.parametrize("option", ["--failures", "--data-name"])
+def test_what_plain_evaluation_alone_does_is_refused(scenes, weights, tmp_path, capsys, option):
+    assert cli.main([*command(scenes, weights, tmp_path / "out.json"), option, "x"]) == 1
+    assert f"{option} does not go with --corrupt" in capsys.readouterr().err
+
+
 def test_figures_do_not_take_the_place_of_their_picture(scenes, weights, tmp_path, capsys):
     assert cli.main(command(scenes, weights, tmp_path / "out.png")) == 1
     assert "where their picture goes; name a .json" in capsys.readouterr().err

@@ -25,6 +25,7 @@ from mmfusion.manifest import validate_manifest
 
 pytestmark = pytest.mark.torch
 SIZE = (120, 160)
+QUALITY = [{"modalities": ["rgb", "thermal"], "data": "2 pairs of here", "metrics": {"VIF": 0.5}}]
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +36,24 @@ def checkpoint(tmp_path_factory):
     return path
 
 
+def write_evaluation(path, checkpoint, **changes):
+    """As `mmfusion evaluate` writes it of a checkpoint."""
+    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    path.parent.mkdir(exist_ok=True)
+    record = {"checkpoint_sha256": sha256, "pairs": 2, "quality": QUALITY}
+    path.write_text(json.dumps(record | changes))
+
+
 @pytest.fixture(scope="module")
 def artifact(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("artifact") / "small"
     provenance = folder.parent / "provenance.json"
-    provenance.write_text(json.dumps({"training_data": "none: random weights"}))
+    write_evaluation(folder.parent / "figures" / "evaluation.json", checkpoint)
+    content = {
+        "training_data": "none: random weights",
+        "evaluation": "figures/evaluation.json",
+    }
+    provenance.write_text(json.dumps(content))
     arguments = [
         "export", "--checkpoint", str(checkpoint), "--rgb-size", "160x120", "--thermal-size",
         "80x60", "--registration", "homography", "--fusion-scale", "2", "--registered-thermal",
@@ -55,6 +69,7 @@ def test_the_manifest_describes_the_graph(artifact):
     assert manifest["graph"]["sha256"] == hashlib.sha256(graph).hexdigest()
     assert manifest["name"] == "small"
     assert manifest["models"][0]["training_data"] == "none: random weights"
+    assert manifest["quality"] == QUALITY
     session = ort.InferenceSession(graph)
     for side, values in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
         described = {entry["name"]: entry for entry in manifest[side]}
@@ -160,6 +175,26 @@ def test_a_wrong_provenance_file_is_refused(checkpoint, tmp_path, capsys):
     arguments = ["export", "--checkpoint", str(checkpoint), "--rgb-size", "32x24"]
     assert main([*arguments, "--provenance", str(path), "--out", str(tmp_path / "a")]) == 1
     assert f"{path}, $: Additional properties are not allowed ('author'" in capsys.readouterr().err
-    path.write_text('{"quality": 5}')
+    path.write_text('{"terms": 5}')
     assert main([*arguments, "--provenance", str(path), "--out", str(tmp_path / "a")]) == 1
-    assert f"{path}, $.quality: 5 is not of type 'array'" in capsys.readouterr().err
+    assert f"{path}, $.terms: 5 is not of type 'string'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"checkpoint_sha256": "0" * 64}, "e.json is of other weights than "),
+        ({"quality": 5}, "e.json, $.quality: 5 is not of type 'array'; expected what mmfusion"),
+        (None, "e.json is no readable JSON file: "),
+    ],
+)
+def test_a_wrong_evaluation_is_refused(checkpoint, tmp_path, capsys, changes, message):
+    provenance = tmp_path / "p.json"
+    provenance.write_text('{"evaluation": "e.json"}')
+    if changes is not None:
+        write_evaluation(tmp_path / "e.json", checkpoint, **changes)
+    arguments = ["export", "--checkpoint", str(checkpoint), "--rgb-size", "32x24"]
+    arguments += ["--provenance", str(provenance), "--out", str(tmp_path / "a")]
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()

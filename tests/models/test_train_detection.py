@@ -21,6 +21,7 @@ from mmfusion.efficientmfd.config import M3FD_CLASSES
 from mmfusion.efficientmfd.diffusion import latents_to_boxes
 from mmfusion.efficientmfd.roi_align import pool_by_roi_align
 from mmfusion.errors import DataError
+from mmfusion.manifest import evaluation_validator
 from mmfusion.train import run
 from mmfusion.train.box_noise import noisy_latents
 from mmfusion.train.boxed_pairs import load_boxed_pairs
@@ -409,8 +410,9 @@ def test_a_network_is_measured_with_both_cameras_and_with_each(recording, tmp_pa
     checkpoint = tmp_path / "model.safetensors"
     torch.manual_seed(0)
     save_file(mmfusion.create_model("efficientmfd_tiny").state_dict(), checkpoint)
-    out = tmp_path / "figures.json"
+    out, worst = tmp_path / "figures.json", tmp_path / "worst"
     what = ["evaluate", "--model", "efficientmfd_tiny", "--checkpoint", str(checkpoint)]
+    what += ["--failures", str(worst)]
     assert cli.main([*what, "--data", str(recording), "--out", str(out)]) == 0
     record = json.loads(out.read_text())
     assert record["pairs"] == 3
@@ -419,3 +421,16 @@ def test_a_network_is_measured_with_both_cameras_and_with_each(recording, tmp_pa
         assert 0 <= figures["AP"] <= figures["AP50"] <= 1
         assert figures["classes"]["People"]["objects"] == 3
     assert "rgb+thermal" in capsys.readouterr().out
+    assert evaluation_validator().is_valid(record)
+    for entry, seen in zip(record["quality"][::2], record["figures"], strict=True):
+        assert (entry["modalities"], entry["data"]) == (seen.split("+"), "3 pairs of recording")
+        figures = record["figures"][seen]
+        assert entry["metrics"] == {n: round(figures[n], 3) for n in ("AP50", "AP75", "AP")}
+    for entry in record["quality"][1::2]:
+        assert "depth" in entry["modalities"]
+        assert entry["data"] == "3 pairs of recording; depth is not read"
+    green = [0, 200, 0]
+    for rank in (1, 2, 3):
+        picture = cv2.imread(str(worst / f"worst_{rank}.png"))
+        assert picture.shape == (54 + 3 * 96, 6 + 3 * (3 * 128 + 6), 3)
+        assert (picture[:, 2 * 390 :] == green).all(axis=-1).any()

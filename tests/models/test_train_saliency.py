@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 import mmfusion
 from mmfusion import cli
 from mmfusion.errors import DataError
+from mmfusion.manifest import evaluation_validator
 from mmfusion.train.saliency_losses import saliency_loss
 from mmfusion.train.scenes import load_scenes
 
@@ -120,8 +121,9 @@ def test_a_network_is_measured_with_depth_and_without(scenes, tmp_path, capsys):
     checkpoint = tmp_path / "model.safetensors"
     torch.manual_seed(0)
     save_file(spread(mmfusion.create_model(MODEL)).state_dict(), checkpoint)
-    out = tmp_path / "figures.json"
+    out, worst = tmp_path / "figures.json", tmp_path / "worst"
     what = ["evaluate", "--model", MODEL, "--checkpoint", str(checkpoint)]
+    what += ["--failures", str(worst)]
     assert cli.main([*what, "--data", str(scenes), "--out", str(out)]) == 0
     record = json.loads(out.read_text())
     assert record["scenes"] == 3
@@ -130,3 +132,17 @@ def test_a_network_is_measured_with_depth_and_without(scenes, tmp_path, capsys):
     assert with_depth != without
     assert all(0 <= value <= 1 for value in with_depth.values())
     assert f"{with_depth['MAE']:.3f}" in capsys.readouterr().out
+    assert evaluation_validator().is_valid(record)
+    stated = {tuple(entry["modalities"]): entry for entry in record["quality"]}
+    for modalities, figures in {("rgb", "depth"): with_depth, ("rgb",): without}.items():
+        alone, with_thermal = stated.pop(modalities), stated.pop((*modalities, "thermal"))
+        assert alone["data"] == "3 scenes of scenes"
+        assert with_thermal["data"] == "3 scenes of scenes; thermal is not read"
+        names = ("S", "F_max", "E_max", "F_weighted", "MAE")
+        expected = {name: round(figures[name], 3) for name in names}
+        assert alone["metrics"] == with_thermal["metrics"] == expected
+    assert not stated
+    pictures = [cv2.imread(str(worst / f"worst_{rank}.png")) for rank in (1, 2, 3)]
+    truths = {picture[54:, 6 + 2 * 326 : 326 * 3].tobytes() for picture in pictures}
+    masks = [cv2.imread(str(path)) for path in (scenes / "gt").iterdir()]
+    assert truths == {mask.repeat(4, axis=0).repeat(4, axis=1).tobytes() for mask in masks}
