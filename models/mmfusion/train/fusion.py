@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
+from torchvision import tv_tensors  # type: ignore[import-untyped]
 from tqdm import tqdm
 
 from mmfusion.errors import DataError
@@ -28,6 +29,7 @@ from mmfusion.train.pairs import Pair, load_pairs
 from mmfusion.train.processes import Processes
 from mmfusion.train.recipes import STRICT, Loop, Optimiser, Positive
 from mmfusion.train.task import Losses, Validation
+from mmfusion.train.warmth import warmth_map
 
 _LARGEST_CROP = 256  # of the full picture, however much it is shrunk
 _SHOWN = 4  # pairs, of those that are validated
@@ -99,17 +101,17 @@ class FusionTask:
         """Random window, randomly flipped.
 
         Returns:
-            Scale; what the network sees, and what that is judged by: infrared and visible,
-            (2, side, side) in [0, 1] each.
+            Scale; what the network sees, (2, side, side), and what that is judged by, (3, side,
+            side): infrared, visible, and warmth of the latter, in [0, 1].
         """
         common = np.random.default_rng((self._recipe.loop.seed, 3, step))
         scale = int(common.choice(self._recipe.scales))
         side = min(self._recipe.crop * scale, _LARGEST_CROP, self._smallest)
         whole = _draw_crop(self._pairs[item], side, rng)
-        seen = degrade({"thermal": whole[:1], "rgb": whole[1:]}, self._recipe.degradation, rng)
+        seen = degrade({"thermal": whole[:1], "rgb": whole[1:2]}, self._recipe.degradation, rng)
         judged = whole.clone()
         if not seen["present"][MODALITIES.index("thermal")]:
-            judged[0] = whole[1]
+            judged[0], judged[2] = whole[1], 0
         if not seen["present"][MODALITIES.index("rgb")]:
             judged[1] = whole[0]
         return scale, torch.cat((seen["thermal"], seen["rgb"])), judged
@@ -132,7 +134,7 @@ class FusionTask:
         rng = np.random.default_rng(self._recipe.loop.seed)
         for pair in tqdm(pairs, "calibrating", unit="pair", delay=1, leave=False):
             crop = _draw_crop(pair, self._recipe.crop, rng)[None]
-            yield crop[:, :1], crop[:, 1:]
+            yield crop[:, :1], crop[:, 1:2]
 
     def validate(self, network: nn.Module) -> Validation | None:
         """VIF and Q_ABF of whole pictures, and their sum as the score."""
@@ -155,9 +157,10 @@ class FusionTask:
 
 
 def _draw_crop(pair: Pair, side: int, rng: np.random.Generator) -> Tensor:
-    """Random window, randomly flipped: infrared, visible, (2, side, side) in [0, 1]."""
-    crop = square_crop(to_sample(pair), side, rng)
-    return torch.cat([crop[name] for name in ("thermal", "rgb")]).float() / 255
+    """Random window, randomly flipped: infrared, visible, warmth, (3, side, side) in [0, 1]."""
+    warmth = tv_tensors.Image(torch.from_numpy(warmth_map(pair.infrared))[None])
+    crop = square_crop({**to_sample(pair), "warmth": warmth}, side, rng)
+    return torch.cat([crop[name] for name in ("thermal", "rgb", "warmth")]).float() / 255
 
 
 def _beside(pair: Pair, fused: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mmfusion.train.classifier import DEFAULT_CLASSIFIER, Classifier
 from mmfusion.train.fidelity_losses import edge_loss, fidelity_loss
 from mmfusion.train.information import calibrate_temperature
 from mmfusion.train.recipes import STRICT, Rate, Weight
 from mmfusion.train.s4fusion_losses import WEIGHTS, S4FusionLoss
+from mmfusion.train.warmth import warmth_loss
 
 NO_CLASSIFIER = "none"
 _Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
@@ -24,21 +23,21 @@ _Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class FidelityObjective:
-    """What fusions are measured by, near the brighter of both pictures. Not published.
+    """What fusions are measured by, and warm things bright. Not published.
 
-    VIF and Q_ABF say less about networks that are trained by them. Without the intensity, networks
-    learn to copy one picture, which has more VIF than any fusion of two.
+    VIF and Q_ABF say less about networks that are trained by them. By these alone, networks learn
+    to copy one picture, which has more VIF than any fusion of two.
 
     Attributes:
         kind: chooses it.
         fidelity, edges: weights of the terms in `mmfusion.train.fidelity_losses`.
-        intensity: weight of the mean absolute distance to the brighter of both pictures.
+        warmth: weight of the distance to the visible picture, the brighter one where it is warm.
     """
 
     kind: Literal["fidelity"]
     fidelity: Weight = 2.0
-    edges: Weight = 3.0
-    intensity: Weight = 10.0
+    edges: Weight = 4.0
+    warmth: Weight = 8.0
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -113,16 +112,16 @@ class FusionLoss(nn.Module):
 
         Args:
             fused: (N, 1, H, W).
-            stack: infrared and visible pictures, (N, 2, H, W) in [0, 1].
+            stack: infrared, visible and warmth of the pairs, (N, 3, H, W) in [0, 1].
         """
-        infrared, visible = stack.split(1, dim=1)
+        infrared, visible, warmth = stack.split(1, dim=1)
         if self._published is not None:
             terms: dict[str, Tensor] = self._published(fused, infrared, visible)
         else:
             terms = {
                 "fidelity": fidelity_loss(fused, infrared, visible),
                 "edges": edge_loss(fused, infrared, visible),
-                "intensity": functional.l1_loss(fused, torch.maximum(infrared, visible)),
+                "warmth": warmth_loss(fused, infrared, visible, warmth),
             }
         weights: Any = self._objective
         return {name: getattr(weights, name) * term for name, term in terms.items()}
