@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         "--initial",
         type=Path,
         metavar="FILE",
-        help="weights of the same model to start from (default: drawn ones)",
+        help="weights of the same model to start from (default: random ones)",
     )
     train.add_argument(
         "--set",

@@ -29,11 +29,14 @@ class Evaluation:
         path: file of the figures.
         checkpoint_sha256: of the weights that were measured.
         quality: entries of the manifest's ``quality``.
+        settings: of the network while it was measured, as far as the file tells:
+            ``fusion_scale``, ``depth_range_m``.
     """
 
     path: Path
     checkpoint_sha256: str
     quality: Sequence[dict[str, Any]]
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -217,7 +220,8 @@ def _read_evaluation(path: Path) -> Evaluation:
         content = _read_json(path, evaluation_validator())
     except ExportError as error:
         raise ExportError(f"{error}; expected what mmfusion evaluate writes") from error
-    return Evaluation(path, content["checkpoint_sha256"], content["quality"])
+    settings = _some(content, "fusion_scale", "depth_range_m")
+    return Evaluation(path, content["checkpoint_sha256"], content["quality"], settings)
 
 
 def _read_json(path: Path, validator: Draft202012Validator) -> Any:

@@ -29,6 +29,8 @@ from mmfusion.published import load_published
 from mmfusion.registry import Role, create_model
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mmfusion.efficientmfd.network import EfficientMFD
     from mmfusion.haf.network import HAF
 
@@ -65,28 +67,28 @@ def build_graph(composition: Composition) -> tuple[CameraGraph, list[dict[str, A
     cameras, models = composition.cameras, []
     fusion, saliency, joint = None, None, None
     if composition.fusion is not None:
-        network, digest = _load(composition.fusion.weights)
+        network, digest = _load(
+            composition.fusion.weights, {"fusion_scale": composition.fusion.scale}
+        )
         fusion = LumaFusion(network, composition.fusion.scale)
         settings: dict[str, Any] = {"scale": composition.fusion.scale}
         models.append(_model_entry(Role.FUSION, composition.fusion.weights, digest, settings))
     if composition.saliency is not None:
-        network, digest = _load(composition.saliency.weights)
+        depth_range = composition.saliency.depth_range
+        depth_range_m = [depth_range.near_m, depth_range.far_m]
+        network, digest = _load(composition.saliency.weights, {"depth_range_m": depth_range_m})
         saliency = SaliencyBranch(
             cast("HAF", network),
             rgb_size=cameras.rgb_size,
             depth_size=cameras.depth_size,
             input_size=composition.saliency.input_size,
-            depth_range=composition.saliency.depth_range,
+            depth_range=depth_range,
         )
-        depth_range = composition.saliency.depth_range
-        settings = {
-            "input_size": list(saliency.input_size),
-            "depth_range_m": [depth_range.near_m, depth_range.far_m],
-        }
+        settings = {"input_size": list(saliency.input_size), "depth_range_m": depth_range_m}
         models.append(_model_entry(Role.SALIENCY, composition.saliency.weights, digest, settings))
     if composition.detection is not None:
         part = composition.detection
-        network, digest = _load(part.weights)
+        network, digest = _load(part.weights, {})
         joint = JointBranch(
             cast("EfficientMFD", network),
             rgb_size=cameras.rgb_size,
@@ -181,11 +183,15 @@ def onnx_model(
     return model
 
 
-def _load(weights: Weights) -> tuple[nn.Module, str]:
+def _load(weights: Weights, settings: Mapping[str, Any]) -> tuple[nn.Module, str]:
     """A network with its weights, and the SHA-256 of their file.
 
+    Args:
+        weights: which.
+        settings: that an evaluation must share.
+
     Raises:
-        ExportError: if their evaluation is of other weights.
+        ExportError: if their evaluation is of other weights or settings.
         ModelError: if they do not fit.
     """
     network = create_model(weights.model)
@@ -200,6 +206,13 @@ def _load(weights: Weights) -> tuple[nn.Module, str]:
                 f"{evaluation.path} is of other weights than {weights.checkpoint}; measure these "
                 "with mmfusion evaluate, or name the right file in the provenance"
             )
+        for key, value in settings.items():
+            if evaluation.settings.get(key, value) != value:
+                raise ExportError(
+                    f"{evaluation.path} was measured with {key} {evaluation.settings[key]}, the "
+                    f"composition has {value}; measure again with mmfusion evaluate, or change "
+                    "the composition"
+                )
     return network, digest
 
 

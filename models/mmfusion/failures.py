@@ -10,6 +10,7 @@ from typing import NamedTuple
 import cv2
 
 from mmfusion.drawing import Canvas, draw_row
+from mmfusion.errors import DataError
 
 MOST = 6
 
@@ -27,9 +28,16 @@ class Failures:
         """Keep none yet.
 
         Args:
-            folder: for the pictures, created if absent.
+            folder: for the pictures, created if absent; those of an earlier run go.
+
+        Raises:
+            DataError: if it is no folder.
         """
+        if folder.exists() and not folder.is_dir():
+            raise DataError(f"--failures {folder} is a file; expected a folder")
         folder.mkdir(parents=True, exist_ok=True)
+        for earlier in folder.glob("worst_*.png"):
+            earlier.unlink()
         self._folder = folder
         self._worst: list[_Failure] = []
 

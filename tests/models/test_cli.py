@@ -23,7 +23,7 @@ from mmfusion.train.pairs import find_pairs, load_pairs, read_grey
 pytestmark = pytest.mark.torch
 
 RECIPE = "s4fusion_tiny"
-STEPS = ["--set", "loop.steps=2", "loop.batch=1", "crop=24"]
+STEPS = ["--set", "loop.steps=2", "loop.batch=1", "crop=41"]
 
 
 def picture(seed: int, height: int = 56, width: int = 64) -> np.ndarray:
@@ -96,7 +96,7 @@ def test_help_waits_for_nothing_heavy(command):
 
 def test_training_writes_weights_and_their_recipe(trained):
     recipe = yaml.safe_load((trained / "recipe.yaml").read_text())
-    assert (recipe["loop"]["steps"], recipe["loop"]["batch"], recipe["crop"]) == (2, 1, 24)
+    assert (recipe["loop"]["steps"], recipe["loop"]["batch"], recipe["crop"]) == (2, 1, 41)
     assert (recipe["model"], recipe["loop"]["seed"]) == ("s4fusion_tiny", 0)
     record = json.loads((trained / "record.json").read_text())
     assert (record["samples"], record["steps"]) == (2, 2)

@@ -91,8 +91,13 @@ def test_shipped_weights_state_what_was_measured_of_them(repo_root):
         digest = hashlib.sha256(part.weights.checkpoint.read_bytes()).hexdigest()
         assert evaluation.checkpoint_sha256 == digest
         assert evaluation.quality
-    record = json.loads(composition.fusion.weights.provenance.evaluations[0].path.read_text())
-    assert record["fusion_scale"] == composition.fusion.scale
+    stated = [
+        entry
+        for part in (composition.fusion, composition.saliency)
+        for entry in part.weights.provenance.evaluations[0].quality
+    ]
+    artifact = repo_root / "artifacts" / "rgbdt_tiny_640x480" / "manifest.json"
+    assert json.loads(artifact.read_text())["quality"] == stated
 
 
 def test_the_detection_network_may_fuse(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmfusion.drawing import draw_row
+from mmfusion.errors import DataError
 from mmfusion.failures import MOST, Failures
 
 
@@ -61,5 +62,5 @@ def test_few_and_undefined_samples(tmp_path):
 
 def test_a_file_in_the_way_is_told_before_anything_is_measured(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(DataError, match="file is a file; expected a folder"):
         Failures(tmp_path / "file")

@@ -55,8 +55,8 @@ def test_changes_reach_groups_and_read_numbers_as_people_write_them(tmp_path):
         ("scales=[1, a]", "scales.1: input should be a valid integer, got 'a'"),
         ("loop=3", "loop: "),
         (
-            "objective.intensity=-1",
-            "objective.fidelity.intensity: input should be greater than or equal to 0, got -1",
+            "objective.warmth=-1",
+            "objective.fidelity.warmth: input should be greater than or equal to 0, got -1",
         ),
         ("objective.kind=art", "objective: input tag 'art' found using 'kind' does not match any"),
         ("degradation.drop_rgb=1.1", "degradation.drop_rgb: input should be less than or equal to"),

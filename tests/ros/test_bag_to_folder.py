@@ -88,7 +88,8 @@ def test_nothing_that_belongs_together_is_an_error(tmp_path, capfd):
     bag = bags.write_bag(tmp_path / "bag", bags.cameras(thermal_shift_ns=40_000_000))
     assert convert(bag, tmp_path / "out") == 1
     assert "no set of rgb, depth, thermal" in capfd.readouterr().err
-    assert convert(bag, tmp_path / "wide", "--window-ms", "45") == 0
+    assert not (tmp_path / "out").exists()
+    assert convert(bag, tmp_path / "out", "--window-ms", "45") == 0
 
 
 def test_a_folder_that_holds_something_is_refused(tmp_path, capfd):

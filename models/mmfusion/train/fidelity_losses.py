@@ -1,7 +1,7 @@
 """VIF and Q_ABF, the measures of `mmfusion.metrics.fusion`, as losses.
 
-Both are given by that module's definitions and differ in their borders only: Q_ABF leaves out the
-outermost ring, whose edges are those of the black beyond the picture.
+Both follow that module's definitions, but for the roots in `fidelity_loss`, and for the outermost
+ring, which `edge_loss` leaves out: its edges are those of the black beyond the picture.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from mmfusion.train.warmth import warmth_map
 _LARGEST_CROP = 256  # of the full picture, however much it is shrunk
 _SHOWN = 4  # pairs, of those that are validated
 _CALIBRATED = 64  # pairs that losses are calibrated on
-_LEAST_CROP = LEAST_SIDE  # of the losses
+_LEAST_CROP = LEAST_SIDE  # VIF's, the largest of what the losses ask for
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ class FidelityObjective:
     """What fusions are measured by, and warm things bright. Not published.
 
     VIF and Q_ABF say less about networks that are trained by them. By these alone, networks learn
-    to copy one picture, which has more VIF than any fusion of two.
+    to copy one picture, which has more VIF than most fusions of two.
 
     Attributes:
         kind: chooses it.

@@ -40,7 +40,7 @@ class Places:
         data: folders to train on.
         validation: folders to validate on.
         out: folder for everything that a training writes.
-        initial: weights to start from, safetensors of the same model; drawn ones if None.
+        initial: weights to start from, safetensors of the same model; random ones if None.
     """
 
     data: Sequence[Path]

@@ -112,7 +112,7 @@ class Trainer:
         if others:
             raise DataError(
                 f"{path} is of another training; it differs in {', '.join(others)}: resume with "
-                "the same recipe and data, or pass another --out"
+                "the same recipe, data and --initial, or pass another --out"
             )
         self._network.load_state_dict(state["network"])
         self._optimiser.load_state_dict(state["optimiser"])

@@ -96,10 +96,17 @@ def _run(options: argparse.Namespace) -> None:
     written = outcomes.pop(None, 0)
     for reason, count in sorted({**report.skipped, **outcomes}.items(), key=str):
         print(f"bag_to_folder: left out {count}: {reason}", file=sys.stderr)
+    if report.restamped:
+        count = sum(report.restamped.values())
+        print(f"bag_to_folder: {count} pictures had no stamp: log times instead", file=sys.stderr)
     if report.error:
         print(f"bag_to_folder: {report.error}", file=sys.stderr)
     if not written:
-        raise BagError(f"no set of {', '.join(bag.topics)} in {bag.path}; see --window-ms")
+        raise BagError(
+            f"no set of {', '.join(bag.topics)} in {bag.path} could be written; see what was left "
+            "out, --without for cameras that are not needed, and --window-ms for those whose "
+            "pictures are further apart"
+        )
     print(f"{written} sets of {', '.join(bag.topics)} written to {options.out}")
 
 

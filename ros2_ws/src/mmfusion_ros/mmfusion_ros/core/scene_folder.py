@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def write_scenes(
 
     Args:
         sets: of one recording.
-        folder: made if it is missing; must be empty.
+        folder: made with the first set if it is missing; must be empty.
         modalities: cameras that a set must have to be written.
         cameras: what is known of them.
 
@@ -42,17 +43,15 @@ def write_scenes(
         None for a set that was written, else why it was not.
 
     Raises:
-        MmfusionError: if the folder holds something, or a file cannot be written.
+        MmfusionError: if the folder holds something, or a picture cannot be written.
+        OSError: if another file cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise MmfusionError(f"--out {folder} is not empty; expected a new or empty folder")
     wanted = [modality for modality in Modality if modality in set(modalities)]
-    for modality in wanted:
-        (folder / modality).mkdir(parents=True, exist_ok=True)
     size: Size | None = None
-    with (folder / "stamps.csv").open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["stem", *(f"{modality}_ns" for modality in wanted)])
+    with ExitStack() as files:
+        table = None
         for frames in sets:
             try:
                 found = _frames(frames, wanted)
@@ -62,12 +61,24 @@ def write_scenes(
             except ImageError as error:
                 yield str(error)
                 continue
+            if table is None:  # not before: what came to nothing is to leave nothing behind
+                table = _begin(folder, wanted, files)
             for modality, picture in pixels.items():
                 _write(folder / modality / f"{frames.stamp_ns}.png", picture)
             table.writerow([frames.stamp_ns, *(found[m].stamp_ns for m in wanted)])
             yield None
     if size is not None and cameras:
         (folder / "cameras.yaml").write_text(_cameras_yaml(cameras, size))
+
+
+def _begin(folder: Path, wanted: Iterable[Modality], files: ExitStack) -> Any:
+    """Make the folders; returns the writer of the stamps."""
+    for modality in wanted:
+        (folder / modality).mkdir(parents=True, exist_ok=True)
+    file = files.enter_context((folder / "stamps.csv").open("w", newline=""))
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(["stem", *(f"{modality}_ns" for modality in wanted)])
+    return table
 
 
 def _frames(frames: FrameSet, wanted: Iterable[Modality]) -> dict[Modality, Frame]:
