@@ -184,7 +184,7 @@ def test_a_wrong_provenance_file_is_refused(checkpoint, tmp_path, capsys):
     ("changes", "message"),
     [
         ({"checkpoint_sha256": "0" * 64}, "e.json is of other weights than "),
-        ({"fusion_scale": 3}, "e.json was measured with fusion_scale 3, the composition has 1; mea"),
+        ({"fusion_scale": 3}, "e.json was measured with fusion_scale 3, the composition has 1"),
         ({"quality": 5}, "e.json, $.quality: 5 is not of type 'array'; expected what mmfusion"),
         (None, "e.json is no readable JSON file: "),
     ],
