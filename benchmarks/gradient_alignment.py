@@ -25,13 +25,14 @@ import torch
 from safetensors.torch import load_file
 
 from mmfusion.efficientmfd.network import EfficientMFD
-from mmfusion.evaluate_detection import BOTH, MODALITIES, detect_objects
+from mmfusion.evaluate_detection import detect_objects
 from mmfusion.metrics import (
     average_precision,
     edge_preservation,
     value,
     visual_information_fidelity,
 )
+from mmfusion.quality import BOTH, SEEN_OF_PAIRS
 from mmfusion.registry import create_model
 from mmfusion.train.boxed_pairs import load_boxed_pairs
 from mmfusion.train.recipes import load_recipe
@@ -89,7 +90,7 @@ def measure(weights: dict[str, torch.Tensor], folders: list[Path]) -> dict[str, 
     figures: dict[str, Any] = {}
     fidelity, edges = [], []
     pairs = load_boxed_pairs(folders, network.config.classes)
-    for modalities in MODALITIES:
+    for modalities in SEEN_OF_PAIRS:
         judged = []
         for pair in pairs:
             fused, boxes = detect_objects(network, pair, modalities)

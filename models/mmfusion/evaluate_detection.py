@@ -32,7 +32,6 @@ from mmfusion.registry import create_model
 from mmfusion.train.boxed_pairs import BoxedPair, load_boxed_pairs
 from mmfusion.train.degradation import degrade
 
-MODALITIES = tuple(SEEN_OF_PAIRS)
 _STATED = ("AP50", "AP75", "AP")
 _WHITE = 255.0
 _DRAWN_SCORE = 0.3
@@ -78,7 +77,7 @@ def evaluate_detection(
     classes = network.config.classes
     pairs = load_boxed_pairs(folders, classes)
     worst = Failures(failures) if failures else None
-    judged: dict[str, list[JudgedBoxes]] = {name: [] for name in MODALITIES}
+    judged: dict[str, list[JudgedBoxes]] = {name: [] for name in SEEN_OF_PAIRS}
     for pair in tqdm(pairs, unit="pair", dynamic_ncols=True):
         for name, entries in judged.items():
             fused, boxes = detect_objects(network, pair, name)
@@ -124,7 +123,7 @@ def detect_objects(
     Args:
         network: in evaluation mode.
         pair: what it sees, and what is to be found.
-        modalities: one of `MODALITIES`.
+        modalities: one of `SEEN_OF_PAIRS`.
 
     Returns:
         The fused luminance, uint8 (H, W), and detections beside the truth.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from mmfusion.corruptions import CORRUPTIONS, Corruption, Stream, closeness_of, 
 from mmfusion.errors import DataError
 from mmfusion.graph.depth_range import DepthRange
 from mmfusion.metrics import saliency_library, structure_and_error
+from mmfusion.quality import write_evaluation
 from mmfusion.registry import create_model
 from mmfusion.robustness_picture import draw_robustness
 from mmfusion.saliency_scenes import (
@@ -98,8 +98,7 @@ def evaluate_robustness(
         "clean": means[None],
         "corrupted": list(_rows(means)),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record, indent=2) + "\n")
+    write_evaluation(out, record)
     picture.write_bytes(draw_robustness(record))
     return _table(record)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmfusion.metrics.windows import VIF_MIN_SIDE, VIF_NOISE_VARIANCE, VIF_SCALES
+from mmfusion.train.sobel import sobel
 
 LEAST_SIDE = VIF_MIN_SIDE
 _WHITE = 255.0
@@ -85,13 +86,10 @@ def _information(source: Tensor, picture: Tensor, width: int) -> tuple[Tensor, T
 
 def _edges(images: Tensor) -> tuple[Tensor, Tensor]:
     """Sobel strength and angle, -pi/2..pi/2, of all but the outermost ring."""
-    rows = images[..., :-2, :] + 2 * images[..., 1:-1, :] + images[..., 2:, :]
-    columns = images[..., :-2] + 2 * images[..., 1:-1] + images[..., 2:]
-    across = rows[..., :-2] - rows[..., 2:]
-    along = columns[..., 2:, :] - columns[..., :-2, :]
-    strength = (across**2 + along**2 + _LEAST_STRENGTH**2).sqrt()
+    across, down = sobel(images)
+    strength = (across**2 + down**2 + _LEAST_STRENGTH**2).sqrt()
     flat = across.abs() < _LEAST_STRENGTH
-    angle = torch.atan(along / torch.where(flat, _LEAST_STRENGTH, across))
+    angle = torch.atan(down / torch.where(flat, _LEAST_STRENGTH, across))
     return strength, torch.where(flat, math.pi / 2, angle)
 
 

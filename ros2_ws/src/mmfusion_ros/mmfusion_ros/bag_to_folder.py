@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mmfusion_ros import argument_types
+from mmfusion_ros.camera_options import add_cameras, left_out_of, topics_of
 from mmfusion_ros.core.bag_reader import (
     Bag,
     ReadingReport,
@@ -54,15 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("bag", type=Path, help="bag folder, or a .mcap, .db3 or .bag file")
     parser.add_argument("--out", type=Path, required=True, help="new or empty folder")
-    for modality in Modality:
-        parser.add_argument(f"--{modality}-topic", help=f"topic of the {modality} images")
-    parser.add_argument(
-        "--without",
-        action="append",
-        default=[],
-        choices=[Modality.DEPTH.value, Modality.THERMAL.value],
-        help="leave this camera out; may be given twice",
-    )
+    add_cameras(parser)
     parser.add_argument(
         "--stride", type=argument_types.count, default=1, help="take every Nth RGB picture"
     )
@@ -76,9 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    named = {modality: getattr(options, f"{modality}_topic") for modality in Modality}
-    topics = {modality: topic for modality, topic in named.items() if topic is not None}
-    bag = open_bag(options.bag, topics, frozenset(map(Modality, options.without)))
+    bag = open_bag(options.bag, topics_of(options), left_out_of(options))
     infos = {modality: camera_info_beside(bag, modality) for modality in bag.topics}
     cameras = {m: info for m, info in infos.items() if info and info.width and info.height}
     report = ReadingReport()

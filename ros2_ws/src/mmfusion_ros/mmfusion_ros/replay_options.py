@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from mmfusion_ros import argument_types
+from mmfusion_ros.camera_options import add_cameras, left_out_of, topics_of
 from mmfusion_ros.core.engines import BACKENDS
-from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.time_range import Moment, TimeRange
 from mmfusion_ros.evaluation import CHANNELS
 from mmfusion_ros.parameters import Settings
@@ -59,13 +59,12 @@ def parser() -> argparse.ArgumentParser:
 
 def replay_options(parsed: argparse.Namespace) -> ReplayOptions:
     """The options that hold for every bag."""
-    topics = {modality: getattr(parsed, f"{modality}_topic") for modality in Modality}
     return ReplayOptions(
         rig=parsed.rig,
         backend=parsed.backend,
         threads=parsed.threads,
-        topics={modality: topic for modality, topic in topics.items() if topic is not None},
-        without=frozenset(map(Modality, parsed.without)),
+        topics=topics_of(parsed),
+        without=left_out_of(parsed),
         time_range=TimeRange(parsed.start, parsed.end),
         stride=parsed.stride,
         max_frames=parsed.max_frames,
@@ -97,15 +96,7 @@ def _add_engine(told: argparse.ArgumentParser, defaults: Settings) -> None:
 
 
 def _add_frames(told: argparse.ArgumentParser, defaults: Settings) -> None:
-    for modality in Modality:
-        told.add_argument(f"--{modality}-topic", help=f"topic of the {modality} images")
-    told.add_argument(
-        "--without",
-        action="append",
-        default=[],
-        choices=[Modality.DEPTH.value, Modality.THERMAL.value],
-        help="do without this camera; may be given twice",
-    )
+    add_cameras(told)
     told.add_argument("--start", type=_moment, help=f"from here on: {_MOMENT}")
     told.add_argument("--end", type=_moment, help="up to before here, given like --start")
     told.add_argument(
