@@ -1,0 +1,33 @@
+"""How an engine is to be opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What a user chooses about the engine.
+
+    Attributes:
+        backend: one of `mmfusion_ros.core.engines.BACKENDS`.
+        precision: one of `PRECISIONS`. Anything below fp32 opens only if its outputs on the
+            sample frames stay within the artifact's tolerances.
+        threads: CPU threads of one run; 0 leaves it to the backend.
+        cache: folder of built engines and of what was measured on them; None for
+            ``mmfusion/engines`` in the user's cache folder.
+        samples: sample frames (``.npz``) that reduced precision is compared on; None for none,
+            then reduced precision must have been measured before.
+        fallback: backend that takes over, in fp32, if this one cannot be opened, misses its
+            tolerances or fails while running; "" for none.
+    """
+
+    backend: str = "auto"
+    precision: str = "fp32"
+    threads: int = 0
+    cache: Path | None = None
+    samples: Path | None = None
+    fallback: str = ""
