@@ -1,4 +1,4 @@
-"""The mmfusion command: train, evaluate, export.
+"""The mmfusion command: train, evaluate, export, reduce.
 
 Heavy imports wait until a command runs, so that ``--help`` answers at once.
 """
@@ -177,6 +177,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--out", type=Path, required=True, help="artifact folder")
     export.set_defaults(command=_export)
+
+    reduce = commands.add_parser(
+        "reduce",
+        help="add graphs of reduced precision to an artifact",
+        description="Add graphs of reduced precision to an artifact. A robot that is asked for "
+        "one compares it with float32 before it runs it.",
+    )
+    reduce.add_argument("artifact", type=Path, help="artifact folder")
+    reduce.add_argument(
+        "--precision", nargs="+", choices=("fp16", "bf16", "int8"), default=["fp16"]
+    )
+    reduce.add_argument(
+        "--samples",
+        type=Path,
+        metavar="NPZ",
+        help="frames of the cameras, for int8; see docs/export.md",
+    )
+    reduce.set_defaults(command=_reduce)
     return parser
 
 
@@ -306,6 +324,13 @@ def _fusion_alone(given: dict[str, Any]) -> Composition:
     model = given.get("model", _DEFAULT_MODEL)
     weights = Weights(model, given["checkpoint"], provenance=provenance)
     return Composition(cameras, FusionPart(weights, given.get("fusion_scale", 1)))
+
+
+def _reduce(options: argparse.Namespace) -> None:
+    from mmfusion.reduce import reduce_artifact  # noqa: PLC0415
+
+    for precision in options.precision:
+        print(f"wrote {reduce_artifact(options.artifact, precision, options.samples)}")
 
 
 if __name__ == "__main__":

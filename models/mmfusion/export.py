@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.metadata
 import json
@@ -153,6 +154,8 @@ def onnx_model(
 ) -> onnx.ModelProto:
     """Trace a module with fixed shapes into a checked ONNX model.
 
+    Nodes are named ``MODULE/OPERATOR_INDEX``, so that who refuses one can say where it comes from.
+
     Args:
         module: takes the inputs by name; returns a tensor or a dict in ``output_names`` order.
         inputs: example inputs in the order of the graph.
@@ -176,11 +179,20 @@ def onnx_model(
         raise ExportError("the exporter returned no graph")
     model: onnx.ModelProto = program.model_proto
     add_selective_scan(model)
-    for node in model.graph.node:
+    for index, node in enumerate(model.graph.node):
+        node.name = f"{_module(node)}/{node.op_type}_{index}"
         del node.metadata_props[:]  # stack traces of this machine
         node.doc_string = ""
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _module(node: onnx.NodeProto) -> str:
+    """Dotted name of the module that a node comes from; "" where the exporter does not tell."""
+    scopes = [p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"]
+    # The last of the scopes is the operator's own.
+    modules: list[str] = ast.literal_eval(scopes[0])[:-1] if scopes else []
+    return modules[-1] if modules else ""
 
 
 def _load(weights: Weights, settings: Mapping[str, Any]) -> tuple[nn.Module, str]:

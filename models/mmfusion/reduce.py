@@ -1,0 +1,199 @@
+"""Write the graphs of reduced precision that an artifact carries beside its float32 one."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+from mmfusion.errors import ExportError
+from mmfusion.layers.selective_scan_onnx import DOMAIN
+from mmfusion.manifest import validate_manifest
+from mmfusion.reduced_types import reduce_types
+
+PRECISIONS = ("fp16", "bf16", "int8")
+# Of the modules of `mmfusion.graph.camera_graph.CameraGraph`: around them, pixels, coordinates and
+# counts need all their digits.
+_NETWORKS = ("fusion.network", "saliency.network", "joint.network")
+_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+_BF16_OPSET = 22  # the first in which convolutions take bfloat16; they mean the same as before
+_QUANTISED = ["Conv", "MatMul", "Gemm"]
+
+
+def reduce_artifact(folder: Path, precision: str, samples: Path | None = None) -> Path:
+    """Add a graph of reduced precision to an artifact, and its entry to the manifest.
+
+    Args:
+        folder: artifact, see `mmfusion.export.export_artifact`.
+        precision: one of `PRECISIONS`. Networks alone are reduced, their selective scans are not.
+        samples: frames that int8 takes the ranges of values from, ``.npz`` with an array (N, ...)
+            for each input of the graph; the other precisions need none.
+
+    Returns:
+        The graph that was written.
+
+    Raises:
+        ExportError: if the artifact or the samples are unusable, naming what is wrong.
+    """
+    path, manifest = folder / "graph.onnx", _read_manifest(folder)
+    try:
+        encoded = path.read_bytes()
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read ({error.strerror})") from error
+    if hashlib.sha256(encoded).hexdigest() != manifest["graph"]["sha256"]:
+        raise ExportError(f"{path} is not the graph its manifest describes; export it again")
+    model = onnx.load_from_string(encoded)
+    if not any(_in_network(node) for node in model.graph.node):
+        raise ExportError(
+            f"{path} does not tell its networks' nodes from the others; export it again with this "
+            "version of mmfusion"
+        )
+    if precision == "int8":
+        if samples is None:
+            raise ExportError("int8 needs frames to take ranges of values from; pass --samples")
+        reduced = _quantise(model, _read_samples(samples, manifest))
+        tool = f"onnxruntime {onnxruntime.__version__}, static, per channel, min and max"
+    else:
+        if precision == "bf16":
+            _raise_opset(model)
+        kept = _after_scans(model)
+        reduced = reduce_types(
+            model, _TYPES[precision], lambda node: _in_network(node) and node.name not in kept
+        )
+        tool = f"mmfusion {importlib.metadata.version('mmfusion')}"
+    onnx.checker.check_model(reduced, full_check=True)
+    encoded = reduced.SerializeToString()
+    out = folder / f"graph.{precision}.onnx"
+    manifest.setdefault("reduced_graphs", {})[precision] = {
+        "file": out.name,
+        "sha256": hashlib.sha256(encoded).hexdigest(),
+        "tool": tool,
+    }
+    validate_manifest(manifest)
+    out.write_bytes(encoded)
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    return out
+
+
+def _in_network(node: NodeProto) -> bool:
+    module = node.name.split("/")[0]
+    return any(module == name or module.startswith(f"{name}.") for name in _NETWORKS)
+
+
+def _after_scans(model: onnx.ModelProto) -> set[str]:
+    """Names of selective scans, and of what follows them up to the normalisation of their sums.
+
+    States decay over thousands of steps, and what they sum up to can be beyond float16.
+    """
+    kept: set[str] = set()
+    values: set[str] = set()
+    for node in model.graph.node:
+        if node.domain == DOMAIN or values.intersection(node.input):
+            kept.add(node.name)
+            if node.op_type != "LayerNormalization":
+                values.update(node.output)
+    return kept
+
+
+def _raise_opset(model: onnx.ModelProto) -> None:
+    for part in (model, *model.functions):
+        for opset in part.opset_import:
+            if not opset.domain:
+                opset.version = _BF16_OPSET
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ExportError(
+            f"{path} cannot be read ({error.strerror}); expected an artifact of mmfusion export"
+        ) from error
+    except ValueError as error:
+        raise ExportError(f"{path} is not valid JSON ({error}); export it again") from error
+    validate_manifest(manifest)
+    return manifest
+
+
+def _read_samples(path: Path, manifest: Mapping[str, Any]) -> list[dict[str, NDArray[Any]]]:
+    """Inputs of the graph, frame by frame."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            stacks = {spec["name"]: file[spec["name"]] for spec in manifest["inputs"]}
+    except KeyError as error:
+        raise ExportError(f"{path} has no {error.args[0]}; record it with this artifact") from error
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path} is not a file of sample frames ({error})") from error
+    count = min(len(stack) for stack in stacks.values())
+    for spec in manifest["inputs"]:
+        stack = stacks[spec["name"]]
+        if stack.dtype != spec["dtype"] or stack.shape != (count, *spec["shape"]) or not count:
+            raise ExportError(
+                f"{path}, {spec['name']}: {stack.dtype} {list(stack.shape)}; expected "
+                f"{spec['dtype']} {[count or 'N', *spec['shape']]}: record it with this artifact"
+            )
+    return [{name: stack[i] for name, stack in stacks.items()} for i in range(count)]
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc] # untyped
+    """Frames, one by one."""
+
+    def __init__(self, frames: list[dict[str, NDArray[Any]]], inputs: set[str]) -> None:
+        self._frames: Iterator[dict[str, NDArray[Any]]] = iter(
+            [{name: value for name, value in frame.items() if name in inputs} for frame in frames]
+        )
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        return next(self._frames, None)
+
+
+def _quantise(model: onnx.ModelProto, frames: list[dict[str, NDArray[Any]]]) -> onnx.ModelProto:
+    """Convolutions and matrix products of the networks in int8, with explicit scales."""
+    logging.getLogger().setLevel(logging.ERROR)  # advice that does not apply
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "source.onnx", Path(folder) / "target.onnx"
+        onnx.save(onnx.shape_inference.infer_shapes(model, strict_mode=True), source)
+        quantize_static(
+            source,
+            target,
+            _Reader(frames, {value.name for value in model.graph.input}),
+            op_types_to_quantize=_QUANTISED,
+            nodes_to_quantize=_behind_first_layers(model),
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            # TensorRT knows scales alone, no zero points, and wants biases in float.
+            extra_options={
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,
+                "MatMulConstBOnly": True,
+            },
+        )
+        return onnx.load(target)
+
+
+def _behind_first_layers(model: onnx.ModelProto) -> list[str]:
+    """Names of what is quantised: not the first layers, which need all grey levels of a picture."""
+    chosen: list[str] = []
+    values: set[str] = set()
+    for node in filter(_in_network, model.graph.node):
+        behind = bool(values.intersection(node.input))
+        if node.op_type in _QUANTISED and behind:
+            chosen.append(node.name)
+        if node.op_type in _QUANTISED or behind:
+            values.update(node.output)
+    return chosen

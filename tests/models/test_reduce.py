@@ -1,0 +1,207 @@
+"""Graphs of reduced precision: they compute nearly the same, and their manifest says of what."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+
+from compositions import FUSION_WEIGHTS, drawn_inputs
+from onnx import TensorProto, helper
+
+from mmfusion.cli import main
+from mmfusion.composition import Composition, FusionPart, Weights
+from mmfusion.errors import ExportError
+from mmfusion.export import build_graph, export_artifact
+from mmfusion.graph.cameras import CameraSpec
+from mmfusion.reduce import reduce_artifact
+from mmfusion.reduced_types import reduce_types
+
+pytestmark = [pytest.mark.torch, pytest.mark.export]
+SIZE = (120, 160)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """An artifact of the bundled fusion weights, and frames for it."""
+    cameras = CameraSpec(SIZE, SIZE, SIZE)
+    composition = Composition(cameras, FusionPart(Weights("s4fusion_tiny", FUSION_WEIGHTS), 2))
+    folder = tmp_path_factory.mktemp("reduce") / "small"
+    export_artifact(composition, folder)
+    graph, _ = build_graph(composition)
+    frames = [drawn_inputs(graph, seed) for seed in range(2)]
+    stacks = {name: np.stack([frame[name] for frame in frames]) for name in frames[0]}
+    np.savez(folder.parent / "frames.npz", **stacks)
+    return folder
+
+
+@pytest.fixture
+def artifact(exported, tmp_path):
+    return shutil.copytree(exported, tmp_path / "small")
+
+
+@pytest.fixture
+def frames(exported):
+    return exported.parent / "frames.npz"
+
+
+def run(graph, frames):
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    with np.load(frames) as file:
+        feeds = {value.name: file[value.name][0] for value in session.get_inputs()}
+    return session.run(["fused"], feeds)[0].astype(float)
+
+
+def psnr(one, other):
+    return 10 * np.log10(255**2 / max(((one - other) ** 2).mean(), 1e-9))
+
+
+def types_of(model, operator):
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    types = {v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.output]}
+    return {types[node.output[0]] for node in graph.node if node.op_type == operator}
+
+
+@pytest.mark.parametrize(("precision", "least_db"), [("fp16", 55), ("int8", 30)])
+def test_fuses_nearly_the_same(artifact, frames, precision, least_db):
+    status = main(["reduce", str(artifact), "--precision", precision, "--samples", str(frames)])
+    assert status == 0
+    reduced = artifact / f"graph.{precision}.onnx"
+    fused = run(reduced, frames), run(artifact / "graph.onnx", frames)
+    assert psnr(*fused) > least_db
+    assert (fused[0] != fused[1]).any()  # it is not the same graph
+    entry = json.loads((artifact / "manifest.json").read_text())["reduced_graphs"][precision]
+    assert entry["file"] == reduced.name
+    assert entry["sha256"] == hashlib.sha256(reduced.read_bytes()).hexdigest()
+
+
+def test_the_networks_compute_in_half_and_the_scans_do_not(artifact):
+    model = onnx.load(reduce_artifact(artifact, "fp16"))
+    assert types_of(model, "Conv") == {TensorProto.FLOAT16}
+    assert types_of(model, "SelectiveScan") == {TensorProto.FLOAT}
+
+
+def test_bfloat16_is_a_graph_that_runtimes_accept(artifact):
+    model = onnx.load(reduce_artifact(artifact, "bf16"))
+    assert types_of(model, "Conv") == {TensorProto.BFLOAT16}
+
+
+def test_int8_has_explicit_scales_without_zero_points(artifact, frames):
+    model = onnx.load(reduce_artifact(artifact, "int8", frames))
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    quantised = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]
+    assert len(quantised) > 20
+    assert not any(values[node.input[2]].any() for node in quantised)
+    first = next(node for node in model.graph.node if node.op_type == "Conv")
+    assert not any(name in {n.output[0] for n in quantised} for name in first.input)
+
+
+def test_several_precisions_stand_beside_each_other(artifact):
+    assert main(["reduce", str(artifact), "--precision", "fp16", "bf16"]) == 0
+    entries = json.loads((artifact / "manifest.json").read_text())["reduced_graphs"]
+    assert sorted(entries) == ["bf16", "fp16"]
+
+
+def test_int8_without_frames(artifact):
+    with pytest.raises(ExportError, match="--samples"):
+        reduce_artifact(artifact, "int8")
+
+
+def test_frames_of_another_artifact(artifact, tmp_path):
+    np.savez(tmp_path / "other.npz", rgb=np.zeros((1, 8, 8, 3), np.uint8))
+    with pytest.raises(ExportError, match=r"other\.npz has no depth"):
+        reduce_artifact(artifact, "int8", tmp_path / "other.npz")
+
+
+def test_frames_of_another_size(artifact, frames, tmp_path):
+    with np.load(frames) as file:
+        stacks = dict(file)
+    np.savez(tmp_path / "other.npz", **{**stacks, "rgb": stacks["rgb"][:, :60]})
+    with pytest.raises(ExportError, match=r"rgb: uint8 \[2, 60, 160, 3\]; expected"):
+        reduce_artifact(artifact, "int8", tmp_path / "other.npz")
+
+
+def test_what_is_no_file_of_frames(artifact, tmp_path):
+    (tmp_path / "broken.npz").write_bytes(b"PK")
+    with pytest.raises(ExportError, match="not a file of sample frames"):
+        reduce_artifact(artifact, "int8", tmp_path / "broken.npz")
+
+
+def test_what_is_no_artifact(tmp_path):
+    with pytest.raises(ExportError, match=r"manifest\.json cannot be read"):
+        reduce_artifact(tmp_path, "fp16")
+
+
+def test_a_graph_that_was_changed(artifact):
+    with (artifact / "graph.onnx").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(ExportError, match="not the graph its manifest describes"):
+        reduce_artifact(artifact, "fp16")
+
+
+def small_model(*nodes, outputs=("y",)):
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [value("x", TensorProto.FLOAT, [1, 1, 4, 4])],
+        [value(name, TensorProto.FLOAT, [None] * 4) for name in outputs],
+        [
+            helper.make_tensor("big", TensorProto.FLOAT, [1], [1e9]),
+            helper.make_tensor("scales", TensorProto.FLOAT, [4], [1, 1, 2, 2]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    model.ir_version = 10
+    return model
+
+
+def check_and_run(model, x):
+    onnx.checker.check_model(model, full_check=True)
+    return ort.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+
+
+X = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+
+
+def test_casts_stand_once_where_the_types_change():
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"], name="in/1"),
+        helper.make_node("Sqrt", ["a"], ["b"], name="in/2"),
+        helper.make_node("Add", ["a", "b"], ["c"], name="in/3"),
+        helper.make_node("Neg", ["c"], ["y"], name="out"),
+    ]
+    reduced = reduce_types(small_model(*nodes), TensorProto.FLOAT16, lambda n: n.name[:2] == "in")
+    operators = [node.op_type for node in reduced.graph.node]
+    assert operators == ["Cast", "Relu", "Sqrt", "Add", "Cast", "Neg"]
+    assert np.allclose(check_and_run(reduced, X)[0], -(X + np.sqrt(X)), rtol=2e-3)
+
+
+def test_constants_beyond_the_range_become_the_largest():
+    nodes = [helper.make_node("Min", ["x", "big"], ["y"], name="in")]
+    reduced = reduce_types(small_model(*nodes), TensorProto.FLOAT16, lambda n: True)
+    assert np.array_equal(check_and_run(reduced, X)[0], X)
+
+
+def test_scales_of_a_resize_stay_float32():
+    nodes = [helper.make_node("Resize", ["x", "", "scales"], ["y"], mode="nearest")]
+    reduced = reduce_types(small_model(*nodes), TensorProto.FLOAT16, lambda n: True)
+    assert check_and_run(reduced, X)[0].shape == (1, 1, 8, 8)
+
+
+def test_operators_that_do_not_take_the_type_stay():
+    nodes = [
+        helper.make_node("Abs", ["x"], ["a"]),
+        helper.make_node("AveragePool", ["a"], ["y"], kernel_shape=[2, 2]),
+    ]
+    reduced = reduce_types(small_model(*nodes), TensorProto.BFLOAT16, lambda n: True)
+    onnx.checker.check_model(reduced, full_check=True)
+    assert types_of(reduced, "Abs") == {TensorProto.BFLOAT16}
+    assert types_of(reduced, "AveragePool") == {TensorProto.FLOAT}
