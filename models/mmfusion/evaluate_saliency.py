@@ -101,10 +101,12 @@ def _panels(
     scene: Scene, truth: Picture, saliency: Picture, depth_range: DepthRange
 ) -> Mapping[str, Picture]:
     closeness = closeness_of(scene.depth * np.float32(1e-3), depth_range.near_m, depth_range.far_m)
-    depth = np.where(scene.depth > 0, 255 * closeness, 0).astype(np.uint8)
+    closeness = np.where(scene.depth > 0, closeness, 0)
+    # Beyond some metres, all of a scene is far by the network's measure.
+    depth = (closeness * (255 / max(closeness.max(), 1e-6))).astype(np.uint8)
     return {
         "rgb": scene.rgb,
-        "depth (near is bright, unknown black)": depth,
+        "depth (nearest is white, unknown black)": depth,
         "truth": truth,
         "saliency": saliency,
     }
