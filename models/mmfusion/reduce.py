@@ -136,7 +136,7 @@ def _read_samples(path: Path, manifest: Mapping[str, Any]) -> list[dict[str, NDA
             stacks = {spec["name"]: file[spec["name"]] for spec in manifest["inputs"]}
     except KeyError as error:
         raise ExportError(f"{path} has no {error.args[0]}; record it with this artifact") from error
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise ExportError(f"{path} is not a file of sample frames ({error})") from error
     count = min(len(stack) for stack in stacks.values())
     for spec in manifest["inputs"]:
