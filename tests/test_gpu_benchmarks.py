@@ -1,0 +1,42 @@
+"""Benchmarks for a GPU say so where there is none; their own code runs on a CPU."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+pytestmark = pytest.mark.torch
+
+
+def run(repo_root, script, *arguments):
+    return subprocess.run(
+        [sys.executable, repo_root / "benchmarks" / "gpu" / script, *arguments],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("script", ["networks.py"])
+def test_without_a_gpu(repo_root, script):
+    result = run(repo_root, script)
+    assert result.returncode == 1
+    assert re.fullmatch(r"needs an NVIDIA GPU that PyTorch can use .*\n", result.stderr)
+
+
+def test_networks_are_compared(repo_root):
+    result = run(
+        repo_root, "networks.py", "haf_mobilenetv3_small", "--cpu", "--rounds", "1", "--no-compile"
+    )
+    assert result.returncode == 0, result.stderr
+    head, *rows = result.stdout.splitlines()
+    assert re.fullmatch(r"haf_mobilenetv3_small, 384x384, floor [\d.]+ ms", head)
+    assert [row.split("p50")[0].strip() for row in rows] == ["eager fp16", "eager fp32"]
+    assert rows[0].endswith("1.00 x eager fp16")
