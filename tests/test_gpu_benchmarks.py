@@ -21,6 +21,7 @@ def run(repo_root, script, *arguments):
         capture_output=True,
         text=True,
         timeout=300,
+        check=False,
     )
 
 
