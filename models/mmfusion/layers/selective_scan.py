@@ -18,10 +18,15 @@ once, states before channels (operators then run along the longer axis), and the
 itself is a single fused multiply-add per step. Only the states at the
 chunk borders are kept for the backward pass, which recomputes the rest: a scan of a training
 batch would otherwise hold gigabytes of states.
+
+On CUDA devices the fused kernels of `mmfusion.layers.selective_scan_triton` run instead, where
+Triton is installed, as it is with PyTorch's CUDA builds.
 """
 
 from __future__ import annotations
 
+import importlib.util
+from functools import cache
 from typing import Any
 
 import torch
@@ -64,8 +69,17 @@ def selective_scan(  # noqa: PLR0917 (the order of the published operator)
             version=1,
         )
         return symbolic
+    if u.is_cuda and _has_triton():
+        from mmfusion.layers.selective_scan_triton import triton_selective_scan  # noqa: PLC0415
+
+        return triton_selective_scan(u, step, a, b, c, d)
     y: Tensor = _SelectiveScan.apply(u, step, a, b, c)
     return y + d * u
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def selective_scan_reference(  # noqa: PLR0917
