@@ -53,7 +53,8 @@ class _Pass:
         opsets = {entry.domain: entry.version for entry in model.opset_import}
         self.constants: list[TensorProto] = []
         self._to = to
-        self._chosen = lambda node: chosen(node) and _takes(node, to, opsets)
+        self._opsets = opsets
+        self._wanted = chosen
         self._given = list(graph.node)
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         self._floats = _float_values(model)
@@ -61,7 +62,11 @@ class _Pass:
         wide = [name for node in self._given if not self._chosen(node) for name in node.input]
         self._wide = {*wide, *(value.name for value in graph.output)}
 
+    def _chosen(self, node: NodeProto) -> bool:
+        return self._wanted(node) and _takes(node, self._to, self._opsets)
+
     def nodes(self) -> Iterator[NodeProto]:
+        """The nodes of the reduced graph, casts among them."""
         for node in self._given:
             if self._chosen(node):
                 yield from self._shortened(node)

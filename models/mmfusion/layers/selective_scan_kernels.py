@@ -2,7 +2,8 @@
 
 All arrays are contiguous, of the shapes told there; ``a``, ends, borders, carried and scratch hold
 (.., D, S) in float32, sums (.., D). ``CHUNK`` is in time steps. A program takes ``BLOCK_D``
-channels with all their states of one direction of one image; ``BLOCK_S`` is the power of 2 that holds them.
+channels with all their states of one direction of one image; ``BLOCK_S`` is the power of 2 that
+holds them.
 """
 
 from __future__ import annotations
