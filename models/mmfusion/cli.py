@@ -1,4 +1,4 @@
-"""The mmfusion command: train, evaluate, export, reduce.
+"""The mmfusion command: train, evaluate, export, reduce, scan-kernels.
 
 Heavy imports wait until a command runs, so that ``--help`` answers at once.
 """
@@ -195,6 +195,18 @@ def _parser() -> argparse.ArgumentParser:
         help="frames of the cameras, for int8; see docs/export.md",
     )
     reduce.set_defaults(command=_reduce)
+
+    kernels = commands.add_parser(
+        "scan-kernels",
+        help="compile the selective scan for GPUs, into an artifact",
+        description="Compile the selective scan for GPUs, into the folder kernels of an artifact. "
+        "Neither a GPU nor its driver is needed.",
+    )
+    kernels.add_argument("artifact", type=Path, help="artifact folder")
+    kernels.add_argument(
+        "--architectures", nargs="+", metavar="SM", help="such as sm_87, which is an Orin"
+    )
+    kernels.set_defaults(command=_scan_kernels)
     return parser
 
 
@@ -331,6 +343,12 @@ def _reduce(options: argparse.Namespace) -> None:
 
     for precision in options.precision:
         print(f"wrote {reduce_artifact(options.artifact, precision, options.samples)}")
+
+
+def _scan_kernels(options: argparse.Namespace) -> None:
+    from mmfusion.layers.selective_scan_ptx import ARCHITECTURES, write_kernels  # noqa: PLC0415
+
+    print(f"wrote {write_kernels(options.artifact, options.architectures or ARCHITECTURES)}")
 
 
 if __name__ == "__main__":
