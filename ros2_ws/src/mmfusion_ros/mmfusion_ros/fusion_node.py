@@ -25,7 +25,7 @@ from mmfusion_ros import topics
 from mmfusion_ros.cameras import Cameras
 from mmfusion_ros.clock_watch import ClockWatch
 from mmfusion_ros.core.artifact import Artifact, open_artifact
-from mmfusion_ros.core.engines import open_engine
+from mmfusion_ros.core.engines import EngineOptions, open_engine
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.fusion_worker import FusionWorker
@@ -75,7 +75,7 @@ def _load(settings: Settings) -> _Loaded:
     artifact = open_artifact(Path(settings.artifact))
 
     def open_pipeline() -> Pipeline:
-        engine = open_engine(artifact, settings.backend, settings.threads)
+        engine = open_engine(artifact, EngineOptions(settings.backend, threads=settings.threads))
         return Pipeline(artifact, engine, rig)
 
     return _Loaded(artifact, rig, GuardedPipeline(open_pipeline))

@@ -11,7 +11,7 @@ from mmfusion_ros.core.artifact import Artifact, open_artifact
 from mmfusion_ros.core.bag_reader import Bag, camera_info_beside, open_bag, rgb_stamps
 from mmfusion_ros.core.camera_info import CameraInfo, camera_info_of
 from mmfusion_ros.core.detections_3d import Intrinsics
-from mmfusion_ros.core.engines import open_engine
+from mmfusion_ros.core.engines import EngineOptions, open_engine
 from mmfusion_ros.core.errors import RigError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.ground_truth import GroundTruth, load_ground_truth
@@ -165,7 +165,8 @@ def run(prepared: Prepared, progress: Progress) -> Done:
     job, bag, artifact, plan = prepared.job, prepared.bag, prepared.artifact, prepared.plan
     options, folder = job.options, prepared.folder
     total = expected_sets(bag, plan.stride, plan.max_sets)
-    with open_engine(artifact, options.backend, options.threads or job.engine_threads) as engine:
+    threads = options.threads or job.engine_threads
+    with open_engine(artifact, EngineOptions(options.backend, threads=threads)) as engine:
         folder.clear()
         facts = engine_facts(engine, options.threads)
         outcome = replay(

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfusion_ros.core.artifact import Artifact
+from mmfusion_ros.core.engines.engine import Engine
 from mmfusion_ros.core.errors import EngineError
 
 if TYPE_CHECKING:
     import onnxruntime
-    from typing_extensions import Self
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(Engine):
     """The graph in an ONNX Runtime session with preallocated outputs."""
 
     backend = "onnxruntime"
@@ -81,9 +81,3 @@ class OnnxRuntimeEngine:
         """See `Engine.close`."""
         self._session = None
         self._binding = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()

@@ -15,7 +15,7 @@ import pytest
 from artifacts import write_artifact
 
 from mmfusion_ros.core.artifact import Artifact, open_artifact
-from mmfusion_ros.core.engines import BACKENDS, open_engine
+from mmfusion_ros.core.engines import BACKENDS, EngineOptions, open_engine
 from mmfusion_ros.core.errors import EngineError
 
 pytest.importorskip("onnxruntime")
@@ -51,7 +51,7 @@ def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> Artifact
 @pytest.mark.parametrize("backend", ["onnxruntime", "auto"])
 @pytest.mark.parametrize("threads", [0, 1, 2])
 def test_outputs_are_the_graphs(artifact, backend, threads):
-    with open_engine(artifact, backend, threads) as engine:
+    with open_engine(artifact, EngineOptions(backend, threads=threads)) as engine:
         assert (engine.backend, engine.precision) == ("onnxruntime", "fp32")
         outputs = engine.run(inputs(artifact, rgb=200))
     expected = np.minimum(np.minimum(np.arange(64) + 200, 250) + 7, 255)
@@ -106,13 +106,13 @@ def test_a_closed_engine_says_so(artifact):
 def test_unknown_backends_are_refused(artifact):
     message = f"unknown backend 'cuda'; expected one of {', '.join(BACKENDS)}"
     with pytest.raises(EngineError, match=message):
-        open_engine(artifact, "cuda")
+        open_engine(artifact, EngineOptions("cuda"))
 
 
 def test_a_missing_backend_is_named(artifact, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(EngineError, match=r"onnxruntime cannot be imported .*pip install"):
-        open_engine(artifact, "onnxruntime")
+        open_engine(artifact, EngineOptions("onnxruntime"))
 
 
 @pytest.mark.parametrize("content", [b"", b"no graph", bytes(1000)])
@@ -183,7 +183,7 @@ def test_a_graph_that_fails_while_running(tmp_path):
 
 def test_pass_through_gives_the_rgb_image(artifact):
     arrays = inputs(artifact)
-    with open_engine(artifact, "pass_through") as engine:
+    with open_engine(artifact, EngineOptions("pass_through")) as engine:
         assert (engine.backend, engine.precision) == ("pass_through", "none")
         outputs = engine.run(arrays)
     assert outputs["fused"] is arrays["rgb"]
@@ -195,7 +195,7 @@ def test_pass_through_gives_the_rgb_image(artifact):
 @pytest.mark.parametrize("backend", ["onnxruntime", "pass_through"])
 def test_an_exception_inside_closes_the_engine_and_comes_out(artifact, backend, monkeypatch):
     closed: list[bool] = []
-    engine = open_engine(artifact, backend)
+    engine = open_engine(artifact, EngineOptions(backend))
     monkeypatch.setattr(engine, "close", lambda: closed.append(True))
     with pytest.raises(KeyboardInterrupt), engine:
         raise KeyboardInterrupt
