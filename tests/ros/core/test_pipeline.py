@@ -13,11 +13,12 @@ import pytest
 from artifacts import CANDIDATES, write_artifact, write_rig
 
 from mmfusion_ros.core.artifact import Artifact, TensorSpec, open_artifact
+from mmfusion_ros.core.detections import MOST_DETECTIONS
 from mmfusion_ros.core.engines import EngineOptions, open_engine
 from mmfusion_ros.core.errors import ArtifactError, EngineError, RigError
 from mmfusion_ros.core.frames import Absence, Companion, Frame, FrameSet, Modality, SourceImage
 from mmfusion_ros.core.guarded_pipeline import EngineState, GuardedPipeline
-from mmfusion_ros.core.pipeline import MOST_DETECTIONS, Pipeline
+from mmfusion_ros.core.pipeline import Pipeline
 from mmfusion_ros.core.rig import Rig, load_rig
 
 pytest.importorskip("onnxruntime")

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from mmfusion_ros.core.engines.precision_gate import GateResult
+
 
 class Engine(Protocol):
     """A loaded graph; backends derive from this.
@@ -17,11 +19,13 @@ class Engine(Protocol):
     Attributes:
         backend: that runs it.
         precision: that it is run in.
+        gate: comparison with fp32 that let it pass; None where none was needed.
         stands_in: why it runs instead of the engine that was asked for; empty if it is that one.
     """
 
     backend: str
     precision: str
+    gate: GateResult | None = None
     stands_in: str = ""
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
