@@ -11,6 +11,7 @@ from finders import by_check, is_helpful, levels
 from mmfusion_ros.checks import model
 from mmfusion_ros.checks.model import check_artifact, check_engine
 from mmfusion_ros.checks.subject import Setup
+from mmfusion_ros.core.engines import EngineOptions
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_a_file_is_no_artifact(artifact):
 
 
 def test_an_unknown_backend_is_an_error(artifact):
-    found = check(artifact, backend="abacus")
+    found = check(artifact, engine=EngineOptions("abacus"))
     assert found["engine.backend"].level == "error"
     assert "abacus" in found["engine.backend"].found
     assert found["engine.speed"].level == "skipped"

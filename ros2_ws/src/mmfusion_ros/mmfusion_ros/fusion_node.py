@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import logging
+import math
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ from mmfusion_ros import topics
 from mmfusion_ros.cameras import Cameras
 from mmfusion_ros.clock_watch import ClockWatch
 from mmfusion_ros.core.artifact import Artifact, open_artifact
-from mmfusion_ros.core.engines import EngineOptions, open_engine
+from mmfusion_ros.core.engines import Progress, open_engine, open_fallback
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.fusion_worker import FusionWorker
@@ -54,6 +57,7 @@ from mmfusion_ros.starting import ended_by_signals, own_arguments, start_ros
 
 _DIAGNOSTICS_PERIOD_S = 1.0
 _POLL_PERIOD_S = 0.2
+_PROGRESS_LOG_PERIOD_S = 5.0
 
 _Transition = Callable[["FusionNode", LifecycleState], TransitionCallbackReturn]
 
@@ -67,18 +71,24 @@ class _Loaded:
     pipeline: GuardedPipeline
 
 
-def _load(settings: Settings) -> _Loaded:
+def _load(settings: Settings, progress: Progress) -> _Loaded:
     for name in ("artifact", "rig"):
         if not getattr(settings, name):
             raise MmfusionError(f"parameter {name} is not set; start with -p {name}:=PATH")
     rig = load_rig(Path(settings.rig))
     artifact = open_artifact(Path(settings.artifact))
 
-    def open_pipeline() -> Pipeline:
-        engine = open_engine(artifact, EngineOptions(settings.backend, threads=settings.threads))
-        return Pipeline(artifact, engine, rig)
+    # The pipeline sees to the fallback: it has more patience with an engine that once ran.
+    options = dataclasses.replace(settings.engine, fallback="")
 
-    return _Loaded(artifact, rig, GuardedPipeline(open_pipeline))
+    def open_pipeline() -> Pipeline:
+        return Pipeline(artifact, open_engine(artifact, options, progress), rig)
+
+    def fall_back(reason: str) -> Pipeline:
+        return Pipeline(artifact, open_fallback(artifact, settings.engine, reason), rig)
+
+    fallback = fall_back if settings.engine_fallback else None
+    return _Loaded(artifact, rig, GuardedPipeline(open_pipeline, open_fallback=fallback))
 
 
 def _differing(names: Iterable[str], one: Settings, other: Settings) -> list[str]:
@@ -132,6 +142,8 @@ class FusionNode(LifecycleNode):
         self._cameras: Cameras | None = None
         self._tally = FrameTally()
         self._problem = ""
+        self._progress = ""  # of the opening of an engine
+        self._progress_at = self._progress_logged_at = -math.inf
         self._unusable: dict[Modality, str] = {}
         self._dropped_before = 0
         self._loading: Future[_Loaded] | None = None
@@ -169,13 +181,15 @@ class FusionNode(LifecycleNode):
         """Load rig and artifact, open the engine."""
         loading, self._loading = self._loading, None
         try:
-            self._loaded = _load(self._settings) if loading is None else loading.result()
+            self._loaded = (
+                _load(self._settings, self._note_progress) if loading is None else loading.result()
+            )
             self._outputs = Outputs(self, self._loaded.artifact, self._loaded.rig)
         except MmfusionError as error:
             self._release()
             self.report(f"cannot configure: {error}")
             return TransitionCallbackReturn.FAILURE
-        self._problem = ""
+        self._problem = self._progress = ""
         engine = self._loaded.pipeline.pipeline.engine
         self.get_logger().info(
             f"configured: artifact {self._loaded.artifact.name}, rig {self._loaded.rig.name}, "
@@ -231,10 +245,24 @@ class FusionNode(LifecycleNode):
 
     def report(self, problem: str) -> None:
         """Log what went wrong and keep it for the diagnostics."""
-        self._problem = problem
+        self._problem, self._progress = problem, ""
         self.get_logger().error(problem)
 
     # Starting and stopping.
+
+    def _note_progress(self, what: str, share: float) -> None:
+        """Tell how far an engine is, now and then, on whichever thread it is opened."""
+        now, told = time.monotonic(), f"{what}, {share:.0%}"
+        if now - self._progress_logged_at >= _PROGRESS_LOG_PERIOD_S:
+            self._progress_logged_at = now
+            self.get_logger().info(f"engine: {told}")
+        if self._worker is not None:
+            return  # opened again after a failure, which the diagnostics tell
+        self._progress = told
+        # The executor publishes none while it is a manager that has the node configured.
+        if now - self._progress_at >= _DIAGNOSTICS_PERIOD_S:
+            self._progress_at = now
+            self._publish_diagnostics()
 
     def _load_aside(self) -> Future[_Loaded]:
         """Load on a thread, as it may take long and the executor has services to answer."""
@@ -243,7 +271,7 @@ class FusionNode(LifecycleNode):
 
         def work() -> None:
             try:
-                future.set_result(_load(settings))
+                future.set_result(_load(settings, self._note_progress))
             except Exception as error:  # noqa: BLE001 (raised again where the result is taken)
                 future.set_exception(error)
 
@@ -351,7 +379,7 @@ class FusionNode(LifecycleNode):
         if worker is None or cameras is None or loaded is None:
             state = "not configured" if loaded is None else "not active"
             return [
-                lifecycle_status(state, self._problem),
+                lifecycle_status(state, self._problem, self._progress),
                 clock_status(self._clock_watch.state()),
             ]
         newly_dropped = worker.sets_dropped - self._dropped_before

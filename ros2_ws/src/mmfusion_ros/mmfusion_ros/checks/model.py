@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mmfusion_ros.checks.finding import Finding, Level, ok, skipped
 from mmfusion_ros.checks.subject import Setup
 from mmfusion_ros.core.artifact import Artifact
-from mmfusion_ros.core.engines import Engine, EngineOptions, open_engine
+from mmfusion_ros.core.engines import Engine, open_engine
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.rig import Rig
@@ -66,7 +66,7 @@ def check_engine(setup: Setup) -> Iterator[Finding]:
     started = time.perf_counter()
     with _listening() as reasons:
         try:
-            engine = open_engine(artifact, EngineOptions(setup.backend))
+            engine = open_engine(artifact, setup.engine)
         except MmfusionError as error:
             yield Finding(
                 "engine.backend",

@@ -1,6 +1,7 @@
 """Engines: what runs the graph.
 
-`open_engine` picks a backend; every backend is a context manager with ``run``.
+`open_engine` picks a backend; every backend is a context manager with ``run``. Nothing heavy is
+imported before: the names of the backends are for command lines too.
 """
 
 from __future__ import annotations
@@ -10,15 +11,14 @@ import importlib
 import logging
 from typing import TYPE_CHECKING
 
-from mmfusion_ros.core.artifact import Artifact
 from mmfusion_ros.core.engines.cuda_probe import cuda_devices
 from mmfusion_ros.core.engines.engine import Engine
 from mmfusion_ros.core.engines.options import PRECISIONS, EngineOptions
-from mmfusion_ros.core.engines.precision_gate import accept, gate_key
 from mmfusion_ros.core.engines.progress import Progress
 from mmfusion_ros.core.errors import ArtifactError, EngineError
 
 if TYPE_CHECKING:
+    from mmfusion_ros.core.artifact import Artifact
     from mmfusion_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
     from mmfusion_ros.core.engines.openvino import OpenVinoEngine
 
@@ -145,6 +145,8 @@ def _open_best(artifact: Artifact, options: EngineOptions, progress: Progress | 
 
 
 def _open_on_cpu(artifact: Artifact, options: EngineOptions, progress: Progress | None) -> Engine:
+    from mmfusion_ros.core.engines.precision_gate import accept, gate_key  # noqa: PLC0415
+
     engine: OnnxRuntimeEngine | OpenVinoEngine
     if options.backend == "openvino":
         from mmfusion_ros.core.engines.openvino import OpenVinoEngine  # noqa: PLC0415
