@@ -60,6 +60,7 @@ setup(
             f"doctor = {PACKAGE}.doctor:main",
             f"recorder = {PACKAGE}.recorder:main",
             f"replay = {PACKAGE}.replay:main",
+            f"sample_frames = {PACKAGE}.sample_frames:main",
         ],
     },
 )
