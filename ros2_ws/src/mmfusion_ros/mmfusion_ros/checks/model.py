@@ -21,6 +21,7 @@ from mmfusion_ros.core.rig import Rig
 
 _WARM_UP, _RUNS = 3, 40
 _LONGEST_S = 3.0
+_SCAN = b"SelectiveScan"  # the operator's name, as it stands in the file
 
 
 def check_artifact(setup: Setup) -> Iterator[Finding]:
@@ -61,6 +62,7 @@ def check_engine(setup: Setup) -> Iterator[Finding]:
     if artifact is None or isinstance(artifact, MmfusionError):
         why = "no artifact given" if artifact is None else "the artifact does not open"
         yield skipped("engine.backend", why)
+        yield skipped("engine.scan", why)
         yield skipped("engine.speed", why)
         return
     started = time.perf_counter()
@@ -75,20 +77,45 @@ def check_engine(setup: Setup) -> Iterator[Finding]:
                 f"an engine that loads {artifact.name}",
                 "install what is missing, or pass another --backend",
             )
+            yield skipped("engine.scan", "no engine")
             yield skipped("engine.speed", "no engine")
             return
     opened_s = time.perf_counter() - started
     with engine:
-        why = f" ({'; '.join(reasons)})" if reasons else ""
-        yield ok(
-            "engine.backend",
-            f"{engine.backend} {engine.precision}, opened in {opened_s:.1f} s{why}",
-            backend=engine.backend,
-            precision=engine.precision,
-            seconds_to_open=round(opened_s, 3),
-            reasons=reasons,
-        )
+        yield _opened(engine, opened_s, reasons)
+        yield _scan(artifact, engine)
         yield _speed(setup, artifact, engine)
+
+
+def _opened(engine: Engine, opened_s: float, reasons: list[str]) -> Finding:
+    why = f" ({'; '.join(reasons)})" if reasons else ""
+    found = f"{engine.backend} {engine.precision}, opened in {opened_s:.1f} s{why}"
+    values = {
+        "backend": engine.backend,
+        "precision": engine.precision,
+        "seconds_to_open": round(opened_s, 3),
+        "reasons": reasons,
+        "stands_in": engine.stands_in,
+        "gate": None if engine.gate is None else engine.gate.document(),
+    }
+    if engine.stands_in:
+        return Finding(
+            "engine.backend",
+            Level.WARNING,
+            found,
+            "the engine that was asked for",
+            "see why it could not be used, or ask for another --backend or --precision",
+            values,
+        )
+    return ok("engine.backend", found, **values)
+
+
+def _scan(artifact: Artifact, engine: Engine) -> Finding:
+    """How the one operator is computed that no inference library has itself."""
+    if _SCAN not in artifact.graph_path.read_bytes():
+        return ok("engine.scan", "this graph has no selective scan", form="none")
+    form = engine.selective_scan
+    return ok("engine.scan", f"the selective scan runs as {form}", form=form)
 
 
 def _speed(setup: Setup, artifact: Artifact, engine: Engine) -> Finding:

@@ -32,6 +32,7 @@ class OpenVinoEngine(Engine):
     """
 
     backend = "openvino"
+    selective_scan = "ONNX Scan, put in where the function is called"
 
     def __init__(self, artifact: Artifact, options: EngineOptions) -> None:
         """Compile the graph.
@@ -55,7 +56,7 @@ class OpenVinoEngine(Engine):
                 f"backend openvino cannot be imported ({error}); {_INSTALL}"
             ) from error
         self.precision = options.precision
-        self.runs_with = f"openvino {openvino.get_version()}"
+        self.runs_with = f"openvino {openvino.__version__.partition('-')[0]}"
         graph = artifact.graph_for(_INT8 if options.precision == _INT8 else "fp32")
         core = openvino.Core()
         settings = {
@@ -75,7 +76,7 @@ class OpenVinoEngine(Engine):
                 self._request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
             self._input_names = _names(compiled.inputs)
         except Exception as error:  # its exceptions share no other base
-            raise EngineError(f"{self.runs_with} cannot load {graph}: {error}") from error
+            raise EngineError(f"{self.runs_with} cannot load {graph}: {_line(error)}") from error
         self._tensor = openvino.Tensor
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
@@ -91,12 +92,17 @@ class OpenVinoEngine(Engine):
         except EngineError:
             raise
         except Exception as error:  # its exceptions share no other base
-            raise EngineError(f"openvino failed: {error!r}") from error
+            raise EngineError(f"openvino failed: {_line(error)}") from error
         return self._outputs
 
     def close(self) -> None:
         """See `Engine.close`."""
         self._request = None
+
+
+def _line(error: Exception) -> str:
+    """What it says, on one line."""
+    return " ".join(repr(error).replace("\\n", " ").split())
 
 
 def _names(ports: Any) -> list[str]:

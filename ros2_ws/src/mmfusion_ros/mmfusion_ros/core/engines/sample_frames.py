@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,11 @@ from mmfusion_ros.core.errors import EngineError
 
 _ABOUT = "about"  # beside the inputs; a graph whose input has that name does not exist
 _HOW = "write one with 'ros2 run mmfusion_ros sample_frames BAG --artifact ARTIFACT --out FILE'"
+# All that reading a file that is damaged, or another, can raise.
+_DAMAGE = (
+    *(OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile),
+    *(KeyError, TypeError, AttributeError),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +79,7 @@ def read_sample_frames(path: Path, artifact: Artifact) -> SampleFrames:
         origin = str(about["artifact"])
     except FileNotFoundError as error:
         raise EngineError(f"there are no sample frames at {path}; {_HOW}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise EngineError(f"{path} is no file of sample frames ({error}); {_HOW}") from error
     difference = _difference(arrays, about, artifact)
     if difference:
