@@ -14,7 +14,7 @@ from artifacts import CANDIDATES, write_artifact, write_rig
 
 from mmfusion_ros.core.artifact import Artifact, TensorSpec, open_artifact
 from mmfusion_ros.core.detections import MOST_DETECTIONS
-from mmfusion_ros.core.engines import EngineOptions, open_engine
+from mmfusion_ros.core.engines import EngineOptions, open_engine, open_fallback
 from mmfusion_ros.core.errors import ArtifactError, EngineError, RigError
 from mmfusion_ros.core.frames import Absence, Companion, Frame, FrameSet, Modality, SourceImage
 from mmfusion_ros.core.guarded_pipeline import EngineState, GuardedPipeline
@@ -365,6 +365,32 @@ def test_a_class_without_a_name_is_a_fault_of_the_graph(tmp_path, rig, kind):
     assert guarded.run(frame_set()) is None
     assert guarded.state is EngineState.FAILED
     assert f"class {kind}, but its manifest names 2 classes" in guarded.problem
+
+
+def test_an_engine_that_goes_on_failing_gives_way_to_its_fallback(tmp_path, artifact, rig):
+    failing = open_artifact(write_artifact(tmp_path / "failing", fails_from=0))
+    now = 0.0
+    reasons: list[str] = []
+
+    def fall_back(reason: str) -> Pipeline:
+        reasons.append(reason)
+        options = EngineOptions("abacus", threads=1, fallback="onnxruntime")
+        return Pipeline(artifact, open_fallback(artifact, options, reason), rig)
+
+    guarded = GuardedPipeline(
+        lambda: Pipeline(failing, open_engine(failing, EngineOptions(threads=1)), rig),
+        clock=lambda: now,
+        open_fallback=fall_back,
+    )
+    failures = 0
+    while guarded.run(frame_set()) is None:
+        now += 60
+        failures += 1
+        assert failures < 50
+    assert guarded.state is EngineState.RUNNING
+    assert reasons == [guarded.pipeline.engine.stands_in.partition(": ")[2]]
+    assert reasons[0].startswith("onnxruntime failed: ")
+    guarded.close()
 
 
 def test_boxes_beyond_the_picture_are_cut_to_it(tmp_path, rig):

@@ -29,7 +29,7 @@ from mmfusion_ros.cameras import Cameras
 from mmfusion_ros.clock_watch import ClockWatch
 from mmfusion_ros.core.artifact import Artifact, open_artifact
 from mmfusion_ros.core.engines import Progress, open_engine, open_fallback
-from mmfusion_ros.core.errors import MmfusionError
+from mmfusion_ros.core.errors import EngineError, MmfusionError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.fusion_worker import FusionWorker
 from mmfusion_ros.core.guarded_pipeline import GuardedPipeline
@@ -69,6 +69,14 @@ class _Loaded:
     artifact: Artifact
     rig: Rig
     pipeline: GuardedPipeline
+
+
+@dataclass(frozen=True, eq=False)
+class _Loading:
+    """What is being loaded on a thread, and whether nobody waits for it any more."""
+
+    future: Future[_Loaded]
+    unwanted: threading.Event
 
 
 def _load(settings: Settings, progress: Progress) -> _Loaded:
@@ -146,7 +154,7 @@ class FusionNode(LifecycleNode):
         self._progress_at = self._progress_logged_at = -math.inf
         self._unusable: dict[Modality, str] = {}
         self._dropped_before = 0
-        self._loading: Future[_Loaded] | None = None
+        self._loading: _Loading | None = None
         self._clock_watch = ClockWatch(self, self._begin_anew)
         # From here on the node can be destroyed, as rclpy does when a value is refused.
         self._settings = declare(self)
@@ -182,7 +190,9 @@ class FusionNode(LifecycleNode):
         loading, self._loading = self._loading, None
         try:
             self._loaded = (
-                _load(self._settings, self._note_progress) if loading is None else loading.result()
+                _load(self._settings, self._note_progress)
+                if loading is None
+                else loading.future.result()
             )
             self._outputs = Outputs(self, self._loaded.artifact, self._loaded.rig)
         except MmfusionError as error:
@@ -264,22 +274,28 @@ class FusionNode(LifecycleNode):
             self._progress_at = now
             self._publish_diagnostics()
 
-    def _load_aside(self) -> Future[_Loaded]:
+    def _load_aside(self) -> _Loading:
         """Load on a thread, as it may take long and the executor has services to answer."""
         future: Future[_Loaded] = Future()
+        unwanted = threading.Event()
         settings = self._settings
+
+        def progress(what: str, share: float) -> None:
+            if unwanted.is_set():
+                raise EngineError("nobody waits for this engine any more")
+            self._note_progress(what, share)
 
         def work() -> None:
             try:
-                future.set_result(_load(settings, self._note_progress))
+                future.set_result(_load(settings, progress))
             except Exception as error:  # noqa: BLE001 (raised again where the result is taken)
                 future.set_exception(error)
 
         threading.Thread(target=work, name="load", daemon=True).start()
-        return future
+        return _Loading(future, unwanted)
 
     def _go_on_with_autostart(self) -> None:
-        if self._loading is not None and not self._loading.done():
+        if self._loading is not None and not self._loading.future.done():
             return
         self.destroy_timer(self._autostart_timer)
         # Without a future a manager has configured the node meanwhile: the rest is its business.
@@ -337,7 +353,8 @@ class FusionNode(LifecycleNode):
             self._loaded = None
         loading, self._loading = self._loading, None
         if loading is not None:
-            loading.add_done_callback(_close_loaded)
+            loading.unwanted.set()
+            loading.future.add_done_callback(_close_loaded)
 
     # Frames.
 
