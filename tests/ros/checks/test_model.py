@@ -127,7 +127,7 @@ def test_a_graph_that_takes_a_rig_gets_one(artifact, tmp_path, with_rig):
     path.write_text(json.dumps(manifest))
     rig = write_rig(tmp_path / "rig.yaml") if with_rig else None
     setup = Setup(artifact=artifact, rig=rig)
-    packed = model._pictures(setup.opened_artifact, setup)["rig"]
+    packed = model.noise_for(setup.opened_artifact, setup)["rig"]
     assert packed.tolist() == [1, 0, 0, 0, 1, 0, 0, 0, 1]
 
 

@@ -122,7 +122,7 @@ def _speed(setup: Setup, artifact: Artifact, engine: Engine) -> Finding:
     if setup.quick:
         return skipped("engine.speed", "left out by --quick")
     try:
-        times = _times(engine, _pictures(artifact, setup))
+        times = _times(engine, noise_for(artifact, setup))
     except MmfusionError as error:
         return Finding(
             "engine.speed",
@@ -163,8 +163,8 @@ def _times(engine: Engine, inputs: Mapping[str, NDArray[Any]]) -> list[float]:
     return times
 
 
-def _pictures(artifact: Artifact, setup: Setup) -> dict[str, NDArray[Any]]:
-    """Noise for the cameras, all of them there."""
+def noise_for(artifact: Artifact, setup: Setup) -> dict[str, NDArray[Any]]:
+    """Inputs to time an engine with: noise for the cameras, all of them there."""
     noise = np.random.default_rng(0)
     inputs: dict[str, NDArray[Any]] = {}
     for spec in artifact.inputs.values():
