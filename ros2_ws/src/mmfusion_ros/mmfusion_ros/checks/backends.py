@@ -72,4 +72,5 @@ def _version(name: str, advice: str = "") -> str:
         module = importlib.import_module(name)
     except Exception as error:  # a wrong build may raise anything
         raise _UnusableError(f"{error}{advice}") from error
-    return str(getattr(module, "__version__", "of unknown version"))
+    # OpenVINO's goes on with its build.
+    return str(getattr(module, "__version__", "of unknown version")).partition("-")[0]
