@@ -28,7 +28,7 @@ from rosbags.highlevel import AnyReader
 
 from mmfusion_ros.core.artifact import Artifact, open_artifact
 from mmfusion_ros.core.bag_reader import ReadingReport, open_bag, read_frames
-from mmfusion_ros.core.engines import BACKENDS, Engine, open_engine
+from mmfusion_ros.core.engines import BACKENDS, Engine, EngineOptions, open_engine
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.images import to_encoding
 from mmfusion_ros.core.rig import Camera, Rig, load_rig
@@ -132,8 +132,8 @@ def main() -> None:
     rates: dict[str, list[float]] = {name: [] for name in names}
     with (
         tempfile.TemporaryDirectory() as scratch,
-        open_engine(artifact, options.backend, options.threads) as engine,
-        open_engine(artifact, "pass_through") as nothing,
+        open_engine(artifact, EngineOptions(options.backend, threads=options.threads)) as engine,
+        open_engine(artifact, EngineOptions("pass_through")) as nothing,
     ):
         subject = Subject(options, artifact, engine)
         megabytes = subject.read()[0] / 1e6

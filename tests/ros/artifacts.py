@@ -89,6 +89,45 @@ def write_artifact(
     return folder
 
 
+def add_reduced_graph(
+    folder: Path,
+    precision: str = "int8",
+    *,
+    off_by: int = 0,
+    tolerances: Mapping[str, Mapping[str, float]] | None = None,
+    **candidates: np.ndarray,
+) -> Path:
+    """Give an artifact a graph in reduced precision, which is in fact another of the same.
+
+    Args:
+        folder: of `write_artifact`.
+        precision: which.
+        off_by: grey levels that its fused picture is brighter.
+        tolerances: of the manifest; None leaves those there are.
+        **candidates: constants that replace those of `write_artifact`.
+    """
+    model = onnx.load(folder / "graph.onnx")
+    (least,) = (node for node in model.graph.node if node.op_type == "Min")
+    place = list(model.graph.node).index(least)
+    model.graph.node.insert(place, helper.make_node("Add", ["sum", "off_by"], ["brighter"]))
+    least.input[0] = "brighter"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(off_by, np.int32), "off_by"))
+    for constant in model.graph.initializer:
+        array = candidates.get(constant.name.removesuffix("_made_up"))
+        if array is not None:
+            constant.CopyFrom(numpy_helper.from_array(array, constant.name))
+    encoded = model.SerializeToString()
+    file = f"graph.{precision}.onnx"
+    (folder / file).write_bytes(encoded)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    entry = {"file": file, "sha256": hashlib.sha256(encoded).hexdigest(), "tool": "by hand"}
+    manifest.setdefault("reduced_graphs", {})[precision] = entry
+    if tolerances is not None:
+        manifest["tolerances"] = tolerances
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
 def write_rig(path: Path, size: Size = (48, 64), **offsets_ms: float) -> Path:
     """Write a rig of three equal cameras, one view; offsets by camera in milliseconds."""
     height, width = size

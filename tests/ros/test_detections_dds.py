@@ -21,8 +21,8 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
+from mmfusion_ros.core.detections import MOST_DETECTIONS, suppress
 from mmfusion_ros.core.overlay import draw_overlay
-from mmfusion_ros.core.pipeline import MOST_DETECTIONS, suppress
 from mmfusion_ros.messages import image_message, set_stamp
 
 START = itertools.count(1000 * SECOND, 1000 * SECOND)

@@ -134,7 +134,7 @@ def test_the_engine_is_an_error_until_it_has_run_again(state, problem, level, me
         failures=3,
         skipped=4,
         pipeline=SimpleNamespace(
-            engine=SimpleNamespace(backend="b", precision="fp32"),
+            engine=SimpleNamespace(backend="b", precision="fp32", gate=None, stands_in=""),
             artifact=SimpleNamespace(name="a", digest="0123456789abcdef"),
         ),
     )

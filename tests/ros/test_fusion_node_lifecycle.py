@@ -19,6 +19,7 @@ import rclpy
 from artifacts import write_artifact, write_rig
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from nodes import MS, Peer, spinning
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterType, ParameterValue
@@ -156,6 +157,28 @@ def test_a_backend_that_cannot_be_opened_fails_with_its_reason(peer, files, monk
         assert peer.change_state(CONFIGURE)
 
 
+@pytest.mark.parametrize("autostart", [False, True])
+def test_a_long_opening_says_how_far_it_is(peer, files, monkeypatch, capfd, autostart):
+    go_on = threading.Event()
+
+    def build(artifact, options, progress):
+        while not go_on.wait(0.05):
+            progress("building an engine", 0.25)
+        raise EngineError("this engine has no cylinders")
+
+    monkeypatch.setattr(fusion_node, "open_engine", build)
+    with running(**files, autostart=autostart):
+        if not autostart:
+            assert peer.state() == "unconfigured"  # so that the service is known
+            client = peer.node.create_client(ChangeState, "fusion_node/change_state")
+            peer.until(client.service_is_ready, "the service")
+            client.call_async(ChangeState.Request(transition=Transition(id=CONFIGURE)))
+        peer.diagnosed("engine", DiagnosticStatus.OK, "not configured: building an engine, 25%")
+        go_on.set()
+        peer.diagnosed("engine", DiagnosticStatus.ERROR, "no cylinders")
+    assert "engine: building an engine, 25%" in capfd.readouterr().err
+
+
 def test_an_unexpected_error_is_reported_not_swallowed(peer, files, monkeypatch):
     def explode(*_):
         raise ZeroDivisionError("of all things")
@@ -223,9 +246,9 @@ def test_an_engine_that_opens_after_the_end_is_closed(files, monkeypatch):
     may_open, closed = threading.Event(), threading.Event()
     load = fusion_node._load
 
-    def slow_load(settings):
+    def slow_load(*arguments):
         assert may_open.wait(30)
-        loaded = load(settings)
+        loaded = load(*arguments)
         monkeypatch.setattr(loaded.pipeline, "close", closed.set)
         return loaded
 
@@ -235,6 +258,25 @@ def test_an_engine_that_opens_after_the_end_is_closed(files, monkeypatch):
     assert not closed.is_set()
     may_open.set()
     assert closed.wait(30)
+
+
+def test_the_building_of_an_engine_ends_with_the_node(files, monkeypatch):
+    begun, end, cancelled = threading.Event(), threading.Event(), threading.Event()
+
+    def build(artifact, options, progress):
+        begun.set()
+        assert end.wait(30)
+        try:
+            progress("building an engine", 0.5)
+        except EngineError:
+            cancelled.set()
+            raise
+
+    monkeypatch.setattr(fusion_node, "open_engine", build)
+    with running(**files, autostart=True):
+        assert begun.wait(30)
+    end.set()
+    assert cancelled.wait(30)
 
 
 KINDS = {

@@ -356,6 +356,18 @@ class TestErrors:
         out = tmp_path / "out"
         assert "onnxruntime failed" in fails(capsys, bag, artifact, out)
 
+    def test_an_engine_that_is_not_there(self, bag, artifact, tmp_path, capsys, monkeypatch):
+        monkeypatch.setitem(sys.modules, "openvino", None)
+        out = tmp_path / "out"
+        message = fails(capsys, bag, artifact, out, "--backend", "openvino")
+        assert "pip install openvino" in message
+        options = ("--backend", "openvino", "--engine-fallback", "onnxruntime")
+        assert run(bag, artifact, out, *options) == 0
+        engine = metrics_of(out)["engine"]
+        assert (engine["backend"], engine["precision"]) == ("onnxruntime", "fp32")
+        assert engine["stands_in"].startswith("instead of openvino fp32: ")
+        assert "instead of openvino fp32" in (out / "report.html").read_text()
+
     def test_a_place_where_nothing_can_be_written(self, bag, artifact, tmp_path, capsys):
         (tmp_path / "file").touch()
         message = fails(capsys, bag, artifact, tmp_path / "file" / "out")

@@ -24,6 +24,7 @@ from replays import STABLE, differing, metrics_of, read_json, run, run_all
 pytest.importorskip("mmfusion.metrics", reason="the networks' package is not installed")
 
 from mmfusion_ros import fleet
+from mmfusion_ros.core.engines import EngineOptions
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.replay_job import Job, ReplayOptions
 from mmfusion_ros.replay_plan import distinct_names, plan_replay
@@ -152,7 +153,9 @@ def test_a_process_that_is_killed_costs_its_bag_alone(artifact, bags, tmp_path, 
     """As when memory runs out."""
     monkeypatch.setenv("MMFUSION_TEST_KILLED", "yard_2")
     monkeypatch.setattr(fleet, "perform", killed)
-    plan = plan_replay(bags[:3], [artifact], tmp_path / "out", ReplayOptions(threads=1))
+    plan = plan_replay(
+        bags[:3], [artifact], tmp_path / "out", ReplayOptions(engine=EngineOptions(threads=1))
+    )
     ended: list[fleet.Result] = []
     results = fleet.run_in_processes(plan.jobs, 2, ended.append)
     assert [result.job.name for result in results] == ["yard", "yard_2", "broken"]

@@ -14,7 +14,7 @@ PROJECTS = {"cv2": "opencv-python-headless", "yaml": "PyYAML"}
 # Part of Jinja's interface; for type checkers alone.
 NOT_OURS = {"markupsafe", "typing_extensions"}
 # Looked for, and done without where they are not.
-OPTIONAL = {"backports", "compression", "zstandard", "distributed", "mmfusion"}
+OPTIONAL = {"backports", "compression", "zstandard", "distributed", "mmfusion", "onnx", "openvino"}
 
 
 def required() -> list[str]:

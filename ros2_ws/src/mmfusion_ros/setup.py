@@ -48,6 +48,8 @@ setup(
     extras_require={
         # Replay of many bags on the workers of a cluster.
         "fleet": ["distributed>=2025.1"],
+        # The backend openvino; onnx brings graphs into the form that it reads.
+        "openvino": ["onnx>=1.17,<2", "openvino>=2025.0,<2027"],
     },
     zip_safe=False,
     entry_points={
@@ -58,6 +60,7 @@ setup(
             f"doctor = {PACKAGE}.doctor:main",
             f"recorder = {PACKAGE}.recorder:main",
             f"replay = {PACKAGE}.replay:main",
+            f"sample_frames = {PACKAGE}.sample_frames:main",
         ],
     },
 )

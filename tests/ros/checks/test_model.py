@@ -11,6 +11,7 @@ from finders import by_check, is_helpful, levels
 from mmfusion_ros.checks import model
 from mmfusion_ros.checks.model import check_artifact, check_engine
 from mmfusion_ros.checks.subject import Setup
+from mmfusion_ros.core.engines import EngineOptions
 
 
 @pytest.fixture
@@ -33,13 +34,18 @@ def test_a_good_one_is_told_and_timed(artifact):
     assert "small, digest verified, takes rgb 64x48 rgb8" in found["artifact"].found
     assert found["artifact"].values["sizes"]["thermal"] == [48, 64]
     assert found["engine.backend"].values["backend"] == "onnxruntime"
-    assert "the only backend" in found["engine.backend"].found
+    assert "onnxruntime on the CPU" in found["engine.backend"].found
     assert 0 < found["engine.speed"].values["p50_ms"] <= found["engine.speed"].values["p95_ms"]
 
 
 def test_quick_opens_but_does_not_time(artifact):
     found = levels(check(artifact, quick=True).values())
-    assert found == {"artifact": "ok", "engine.backend": "ok", "engine.speed": "skipped"}
+    assert found == {
+        "artifact": "ok",
+        "engine.backend": "ok",
+        "engine.scan": "ok",
+        "engine.speed": "skipped",
+    }
 
 
 def test_slower_than_the_cameras_is_a_warning(artifact):
@@ -83,6 +89,7 @@ def test_broken_ones_are_an_error_and_the_engine_is_left_out(artifact, damage, w
     assert levels(found.values()) == {
         "artifact": "error",
         "engine.backend": "skipped",
+        "engine.scan": "skipped",
         "engine.speed": "skipped",
     }
 
@@ -92,7 +99,7 @@ def test_a_file_is_no_artifact(artifact):
 
 
 def test_an_unknown_backend_is_an_error(artifact):
-    found = check(artifact, backend="abacus")
+    found = check(artifact, engine=EngineOptions("abacus"))
     assert found["engine.backend"].level == "error"
     assert "abacus" in found["engine.backend"].found
     assert found["engine.speed"].level == "skipped"
@@ -120,5 +127,20 @@ def test_a_graph_that_takes_a_rig_gets_one(artifact, tmp_path, with_rig):
     path.write_text(json.dumps(manifest))
     rig = write_rig(tmp_path / "rig.yaml") if with_rig else None
     setup = Setup(artifact=artifact, rig=rig)
-    packed = model._pictures(setup.opened_artifact, setup)["rig"]
+    packed = model.noise_for(setup.opened_artifact, setup)["rig"]
     assert packed.tolist() == [1, 0, 0, 0, 1, 0, 0, 0, 1]
+
+
+def test_an_engine_that_stands_in_is_a_warning(artifact):
+    wanted = EngineOptions("onnxruntime", precision="int8", fallback="onnxruntime")
+    finding = check(artifact, engine=wanted, quick=True)["engine.backend"]
+    assert finding.level == "warning"
+    assert is_helpful(finding)
+    assert "has no int8 graph" in finding.values["stands_in"]
+
+
+def test_the_form_of_the_scan_is_told(artifact, repo_root):
+    assert "no selective scan" in check(artifact, quick=True)["engine.scan"].found
+    bundled = repo_root / "artifacts" / "s4fusion_tiny_640x480"
+    found = check(bundled, quick=True, engine=EngineOptions("onnxruntime"))["engine.scan"]
+    assert found.values["form"] == "ONNX Scan function"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from artifacts import CLASSES, NMS_IOU, QUALITY, write_artifact
+from artifacts import CLASSES, NMS_IOU, QUALITY, add_reduced_graph, write_artifact
 
 from mmfusion_ros.core.artifact import open_artifact
 from mmfusion_ros.core.errors import ArtifactError
@@ -357,3 +357,33 @@ def test_both_houses_read_one_schema(repo_root):
     assert robot.read_bytes() == source.read_bytes()
     link = repo_root / "ros2_ws/src/mmfusion_ros/mmfusion_ros/core/manifest.schema.json"
     assert link.resolve() == source.resolve()
+
+
+def test_reduced_graphs_are_found_by_precision(folder):
+    add_reduced_graph(folder, "bf16", off_by=1)
+    artifact = open_artifact(folder)
+    assert artifact.graph_for("fp32") == folder / "graph.onnx"
+    assert artifact.graph_for("bf16") == folder / "graph.bf16.onnx"
+    assert artifact.reduced_digests.keys() == {"bf16"}
+    with pytest.raises(ArtifactError, match=r"no int8 graph, only fp32, bf16"):
+        artifact.graph_for("int8")
+
+
+@pytest.mark.parametrize(
+    ("entry", "fault"),
+    [
+        ({"fp8": {}}, "'fp8' was unexpected"),
+        ({"int8": {"file": "graph.int8.onnx", "tool": "t"}}, "'sha256' is a required property"),
+        (
+            {"int8": {"file": "graph.fp16.onnx", "tool": "t", "sha256": "0" * 64}},
+            "'graph.int8.onnx' was expected",
+        ),
+        (
+            {"int8": {"file": "graph.int8.onnx", "tool": "t", "sha256": "0" * 64, "x": 1}},
+            "'x' was unexpected",
+        ),
+    ],
+)
+def test_what_is_said_of_reduced_graphs_is_checked(folder, entry, fault):
+    edit(folder, lambda manifest: manifest.update(reduced_graphs=entry))
+    assert fault in refusal(folder)

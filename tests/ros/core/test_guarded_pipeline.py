@@ -36,11 +36,17 @@ class Pipeline:
 class Bench:
     """Opens pipelines as told: "good", "bad" (fails when run) or "shut" (cannot be opened)."""
 
-    def __init__(self, *plan: str):
+    def __init__(self, *plan: str, fallback: str = ""):
         self.plan = list(plan)
+        self.fallback = fallback
+        self.reasons: list[str] = []
         self.now = 0.0
         self.opened: list[Pipeline] = []
-        self.guarded = GuardedPipeline(self.open, clock=lambda: self.now)
+        self.guarded = GuardedPipeline(
+            self.open,
+            clock=lambda: self.now,
+            open_fallback=self.open_fallback if fallback else None,
+        )
 
     def open(self):
         kind = self.plan.pop(0) if len(self.plan) > 1 else self.plan[0]
@@ -48,6 +54,11 @@ class Bench:
             raise EngineError("no fuel")
         self.opened.append(Pipeline(fails=kind == "bad"))
         return self.opened[-1]
+
+    def open_fallback(self, reason):
+        self.reasons.append(reason)
+        self.plan = [self.fallback]
+        return self.open()
 
 
 def test_gives_what_the_pipeline_gives():
@@ -132,3 +143,62 @@ def test_failures_are_logged_once_each(caplog):
     for _ in range(10):
         bench.guarded.run("x")
     assert caplog.text.count("out of steam") == 1
+
+
+def test_an_engine_that_cannot_be_opened_gives_way_at_once():
+    bench = Bench("shut", fallback="good")
+    assert bench.reasons == ["no fuel"]
+    assert bench.guarded.state is EngineState.RUNNING
+    assert bench.guarded.run("frames") == "frames"
+
+
+@pytest.mark.parametrize("kind", ["bad", "shut"])
+def test_an_engine_that_goes_on_failing_gives_way(kind, caplog):
+    bench = Bench("bad", kind, fallback="good")
+    attempts = 0
+    while bench.guarded.run("x") is None:
+        bench.now += 60
+        attempts += 1
+        assert attempts < 50
+    # It has had all of the patience before.
+    assert attempts == len(BACK_OFF) + 1
+    assert len(bench.reasons) == 1
+    assert bench.reasons[0] in {"out of steam", "no fuel"}
+    assert (bench.guarded.state, bench.guarded.problem) == (EngineState.RUNNING, "")
+    assert all(pipeline.engine.closed for pipeline in bench.opened[:-1])
+    assert not bench.opened[-1].engine.closed
+    assert "stays closed" not in caplog.text
+
+
+def test_an_engine_that_recovers_does_not_give_way():
+    bench = Bench("bad", "bad", "good", fallback="good")
+    for _ in range(5):
+        bench.guarded.run("x")
+        bench.now += 60
+    assert bench.reasons == []
+
+
+@pytest.mark.parametrize("fallback", ["bad", "shut"])
+def test_a_fallback_that_fails_too_is_the_end(fallback, caplog):
+    bench = Bench("bad", fallback=fallback)
+    attempts = 0
+    while bench.guarded.state is not EngineState.FAILED:
+        assert bench.guarded.run("x") is None
+        bench.now += 60
+        attempts += 1
+        assert attempts < 50
+    assert set(bench.reasons) == {"out of steam"}
+    assert all(pipeline.engine.closed for pipeline in bench.opened)
+    assert caplog.text.count("stays closed") == 1
+
+
+def test_neither_can_be_opened():
+    with pytest.raises(EngineError, match="no fuel"):
+        Bench("shut", fallback="shut")
+
+
+def test_the_artifacts_fault_is_no_reason_to_give_way():
+    bench = Bench("bad", fallback="good")
+    bench.opened[0].fault = ArtifactError("class 7 has no name")
+    bench.guarded.run("x")
+    assert (bench.guarded.state, bench.reasons) == (EngineState.FAILED, [])

@@ -13,11 +13,12 @@ import pytest
 from artifacts import CANDIDATES, write_artifact, write_rig
 
 from mmfusion_ros.core.artifact import Artifact, TensorSpec, open_artifact
-from mmfusion_ros.core.engines import open_engine
+from mmfusion_ros.core.detections import MOST_DETECTIONS
+from mmfusion_ros.core.engines import EngineOptions, open_engine, open_fallback
 from mmfusion_ros.core.errors import ArtifactError, EngineError, RigError
 from mmfusion_ros.core.frames import Absence, Companion, Frame, FrameSet, Modality, SourceImage
 from mmfusion_ros.core.guarded_pipeline import EngineState, GuardedPipeline
-from mmfusion_ros.core.pipeline import MOST_DETECTIONS, Pipeline
+from mmfusion_ros.core.pipeline import Pipeline
 from mmfusion_ros.core.rig import Rig, load_rig
 
 pytest.importorskip("onnxruntime")
@@ -61,7 +62,7 @@ def rig(tmp_path_factory) -> Rig:
 
 @pytest.fixture
 def pipeline(artifact, rig):
-    with open_engine(artifact, threads=1) as engine:
+    with open_engine(artifact, EngineOptions(threads=1)) as engine:
         yield Pipeline(artifact, engine, rig)
 
 
@@ -249,7 +250,7 @@ def test_an_engine_error_comes_out_and_the_next_run_is_well(recording):
 
 def test_a_graph_that_fails_can_be_run_again_after_a_reset(tmp_path, rig):
     artifact = open_artifact(write_artifact(tmp_path / "failing", fails_from=2))
-    with open_engine(artifact, threads=1) as engine:
+    with open_engine(artifact, EngineOptions(threads=1)) as engine:
         pipeline = Pipeline(artifact, engine, rig)
         for _ in range(2):
             pipeline.run(frame_set())
@@ -290,7 +291,7 @@ def test_the_rig_is_packed_for_the_graph(artifact, rig):
 
 def test_no_registered_thermal_where_the_graph_gives_none(tmp_path, rig):
     artifact = open_artifact(write_artifact(tmp_path / "lean", registered_thermal=False))
-    with open_engine(artifact, threads=1) as engine:
+    with open_engine(artifact, EngineOptions(threads=1)) as engine:
         results = Pipeline(artifact, engine, rig).run(frame_set(thermal=frame(THERMAL)))
     assert results.registered_thermal is None
     assert set(results.images) == {"fused"}
@@ -303,7 +304,7 @@ def finder(tmp_path_factory) -> Artifact:
 
 
 def test_saliency_and_detections(finder, rig):
-    with open_engine(finder, threads=1) as engine:
+    with open_engine(finder, EngineOptions(threads=1)) as engine:
         pipeline = Pipeline(finder, engine, rig, min_score=0.5)
         results = pipeline.run(frame_set(thermal=frame(THERMAL)))
         np.testing.assert_array_equal(results.saliency, np.full((HEIGHT, WIDTH), 9))
@@ -322,7 +323,7 @@ def test_saliency_and_detections(finder, rig):
 
 def test_the_overlap_is_that_of_the_manifest(finder, rig):
     lenient = dataclasses.replace(finder, nms_iou=0.95)
-    with open_engine(lenient, threads=1) as engine:
+    with open_engine(lenient, EngineOptions(threads=1)) as engine:
         assert len(Pipeline(lenient, engine, rig, 0.5).run(frame_set()).detections) == 3
 
 
@@ -335,14 +336,14 @@ def test_nothing_is_said_of_what_the_graph_does_not_look_for(pipeline):
 
 def test_boxes_without_depths(tmp_path, rig):
     artifact = open_artifact(write_artifact(tmp_path / "a", detections=True, box_depth=False))
-    with open_engine(artifact, threads=1) as engine:
+    with open_engine(artifact, EngineOptions(threads=1)) as engine:
         found = Pipeline(artifact, engine, rig, 0.5).run(frame_set()).detections
     assert len(found) == 2
     assert np.isnan(found.depths).all()
 
 
 def test_an_engine_that_computes_nothing_finds_nothing(finder, rig):
-    with open_engine(finder, "pass_through") as engine:
+    with open_engine(finder, EngineOptions("pass_through")) as engine:
         results = Pipeline(finder, engine, rig).run(frame_set())
     assert len(results.detections) == 0
     assert not results.saliency.any()
@@ -352,16 +353,44 @@ def test_an_engine_that_computes_nothing_finds_nothing(finder, rig):
 def test_a_class_without_a_name_is_a_fault_of_the_graph(tmp_path, rig, kind):
     wrong = {**CANDIDATES, "classes": np.array([0, kind, 0, 0, 0], np.int32)}
     artifact = open_artifact(write_artifact(tmp_path / "a", detections=True, candidates=wrong))
-    with open_engine(artifact, threads=1) as engine:
+    with open_engine(artifact, EngineOptions(threads=1)) as engine:
         pipeline = Pipeline(artifact, engine, rig, min_score=0.5)
         with pytest.raises(ArtifactError, match=f"class {kind}, but its manifest names 2 classes"):
             pipeline.run(frame_set())
         pipeline.min_score = 0.85  # what is left out does no harm
         assert len(pipeline.run(frame_set()).detections) == 1
-    guarded = GuardedPipeline(lambda: Pipeline(artifact, open_engine(artifact, threads=1), rig))
+    guarded = GuardedPipeline(
+        lambda: Pipeline(artifact, open_engine(artifact, EngineOptions(threads=1)), rig)
+    )
     assert guarded.run(frame_set()) is None
     assert guarded.state is EngineState.FAILED
     assert f"class {kind}, but its manifest names 2 classes" in guarded.problem
+
+
+def test_an_engine_that_goes_on_failing_gives_way_to_its_fallback(tmp_path, artifact, rig):
+    failing = open_artifact(write_artifact(tmp_path / "failing", fails_from=0))
+    now = 0.0
+    reasons: list[str] = []
+
+    def fall_back(reason: str) -> Pipeline:
+        reasons.append(reason)
+        options = EngineOptions("abacus", threads=1, fallback="onnxruntime")
+        return Pipeline(artifact, open_fallback(artifact, options, reason), rig)
+
+    guarded = GuardedPipeline(
+        lambda: Pipeline(failing, open_engine(failing, EngineOptions(threads=1)), rig),
+        clock=lambda: now,
+        open_fallback=fall_back,
+    )
+    failures = 0
+    while guarded.run(frame_set()) is None:
+        now += 60
+        failures += 1
+        assert failures < 50
+    assert guarded.state is EngineState.RUNNING
+    assert reasons == [guarded.pipeline.engine.stands_in.partition(": ")[2]]
+    assert reasons[0].startswith("onnxruntime failed: ")
+    guarded.close()
 
 
 def test_boxes_beyond_the_picture_are_cut_to_it(tmp_path, rig):
@@ -370,7 +399,7 @@ def test_boxes_beyond_the_picture_are_cut_to_it(tmp_path, rig):
     changed[3] = [64, 2, 90, 20]  # beside the picture
     wrong = {**CANDIDATES, "boxes": changed}
     artifact = open_artifact(write_artifact(tmp_path / "a", detections=True, candidates=wrong))
-    with open_engine(artifact, threads=1) as engine:
+    with open_engine(artifact, EngineOptions(threads=1)) as engine:
         found = Pipeline(artifact, engine, rig).run(frame_set()).detections
     # The third overlaps the first by less than half where that is not cut.
     expected = [[0, 0, 24, 28], [30, 10, 64, 48], [9, 5, 25, 29]]
@@ -388,6 +417,6 @@ def test_one_class_does_not_crowd_out_another(tmp_path, rig):
         "box_depth": np.full(count, np.nan, np.float32),
     }
     artifact = open_artifact(write_artifact(tmp_path / "a", detections=True, candidates=many))
-    with open_engine(artifact, threads=1) as engine:
+    with open_engine(artifact, EngineOptions(threads=1)) as engine:
         found = Pipeline(artifact, engine, rig).run(frame_set()).detections
     assert np.bincount(found.classes).tolist() == [MOST_DETECTIONS, 5]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -18,19 +18,17 @@ from tqdm import tqdm
 from mmfusion_ros import argument_types
 from mmfusion_ros.camera_options import add_cameras, left_out_of, topics_of
 from mmfusion_ros.core.bag_reader import (
-    Bag,
     ReadingReport,
     camera_info_beside,
     open_bag,
-    read_frames,
 )
+from mmfusion_ros.core.bag_sets import frame_sets
 from mmfusion_ros.core.errors import BagError, MmfusionError
-from mmfusion_ros.core.frames import FrameSet, Modality
+from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.scene_folder import write_scenes
-from mmfusion_ros.core.synchronizer import SensorTiming, Synchronizer, SynchronizerConfig
+from mmfusion_ros.core.synchronizer import SensorTiming
 
 _INTERRUPTED = 130  # as shells have it
-_PATIENCE_NS = 1_000_000_000  # nobody waits for a result here
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +72,7 @@ def _run(options: argparse.Namespace) -> None:
     cameras = {m: info for m, info in infos.items() if info and info.width and info.height}
     report = ReadingReport()
     timing = SensorTiming(window_ns=round(options.window_ms * 1e6))
-    sets = islice(_sets(bag, report, timing), 0, None, options.stride)
+    sets = islice(frame_sets(bag, report, timing, timing), 0, None, options.stride)
     total = -(-bag.topics[Modality.RGB].count // options.stride)
     outcomes = Counter(
         tqdm(
@@ -99,19 +97,6 @@ def _run(options: argparse.Namespace) -> None:
             "pictures are further apart"
         )
     print(f"{written} sets of {', '.join(bag.topics)} written to {options.out}")
-
-
-def _sets(bag: Bag, report: ReadingReport, timing: SensorTiming) -> Iterator[FrameSet]:
-    """All sets of a bag."""
-    config = SynchronizerConfig(timing, timing, max_wait_ns=_PATIENCE_NS, eager=False)
-    ready: deque[FrameSet] = deque()
-    synchronizer = Synchronizer(config, ready.append)
-    for frame, log_time in read_frames(bag, report):
-        synchronizer.add(frame, log_time)
-        while ready:
-            yield ready.popleft()
-    synchronizer.flush()
-    yield from ready
 
 
 if __name__ == "__main__":

@@ -72,32 +72,39 @@ class FrameTally:
         return {modality: ModalityTally() for modality in Modality}
 
 
-def lifecycle_status(state: str, problem: str) -> DiagnosticStatus:
+def lifecycle_status(state: str, problem: str, progress: str = "") -> DiagnosticStatus:
     """The engine of a node that is not active.
 
     Args:
         state: of its lifecycle.
         problem: why it could not be configured or activated; empty if that was not tried.
+        progress: how far the engine is that is being opened; empty if none is.
     """
+    if progress:
+        return _status("engine", DiagnosticStatus.OK, f"{state}: {progress}")
     if problem:
         return _status("engine", DiagnosticStatus.ERROR, f"{state}: {problem}")
     return _status("engine", DiagnosticStatus.OK, state)
 
 
 def engine_status(guarded: GuardedPipeline) -> DiagnosticStatus:
-    """The engine of an active node: an error as long as it does not run."""
+    """The engine of an active node: an error as long as it does not run, a warning of another."""
     pipeline = guarded.pipeline
+    engine = pipeline.engine
     running = guarded.state is EngineState.RUNNING and not guarded.problem
-    summary = f"{pipeline.engine.backend} runs {pipeline.artifact.name}"
+    level = DiagnosticStatus.WARN if engine.stands_in else DiagnosticStatus.OK
+    summary = f"{engine.backend} runs {pipeline.artifact.name} {engine.stands_in}".rstrip()
+    measures = () if engine.gate is None else engine.gate.measures
     return _status(
         "engine",
-        DiagnosticStatus.OK if running else DiagnosticStatus.ERROR,
+        level if running else DiagnosticStatus.ERROR,
         summary if running else f"{guarded.state}: {guarded.problem}",
         {
             "artifact": pipeline.artifact.name,
             "digest": pipeline.artifact.digest[:12],
-            "backend": pipeline.engine.backend,
-            "precision": pipeline.engine.precision,
+            "backend": engine.backend,
+            "precision": engine.precision,
+            **{f"{m.output}_{m.name}": f"{m.value:.4g} (limit {m.limit:g})" for m in measures},
             "failures": guarded.failures,
             "sets_skipped": guarded.skipped,
         },

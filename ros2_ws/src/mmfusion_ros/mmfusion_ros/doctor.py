@@ -16,6 +16,7 @@ from mmfusion_ros.checks.report import as_json, as_text
 from mmfusion_ros.checks.subject import Setup
 from mmfusion_ros.checks.table import CHECKS, run
 from mmfusion_ros.core.frames import Modality
+from mmfusion_ros.engine_options import add_engine, engine_options_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +40,7 @@ def _setup(options: argparse.Namespace) -> Setup:
     return Setup(
         artifact=options.artifact,
         rig=options.rig,
-        backend=options.backend,
+        engine=engine_options_of(options),
         rate=options.rate,
         size=options.size,
         seconds=options.seconds,
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--artifact", type=Path, help="folder of 'mmfusion export'")
     parser.add_argument("--rig", type=Path, help="rig file of the cameras")
-    parser.add_argument("--backend", default="auto", help="engine, as the node's parameter")
+    add_engine(parser)
     parser.add_argument(
         "--rate",
         type=argument_types.positive,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import logging
+import math
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -25,8 +28,8 @@ from mmfusion_ros import topics
 from mmfusion_ros.cameras import Cameras
 from mmfusion_ros.clock_watch import ClockWatch
 from mmfusion_ros.core.artifact import Artifact, open_artifact
-from mmfusion_ros.core.engines import open_engine
-from mmfusion_ros.core.errors import MmfusionError
+from mmfusion_ros.core.engines import Progress, open_engine, open_fallback
+from mmfusion_ros.core.errors import EngineError, MmfusionError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.fusion_worker import FusionWorker
 from mmfusion_ros.core.guarded_pipeline import GuardedPipeline
@@ -54,6 +57,7 @@ from mmfusion_ros.starting import ended_by_signals, own_arguments, start_ros
 
 _DIAGNOSTICS_PERIOD_S = 1.0
 _POLL_PERIOD_S = 0.2
+_PROGRESS_LOG_PERIOD_S = 5.0
 
 _Transition = Callable[["FusionNode", LifecycleState], TransitionCallbackReturn]
 
@@ -67,18 +71,32 @@ class _Loaded:
     pipeline: GuardedPipeline
 
 
-def _load(settings: Settings) -> _Loaded:
+@dataclass(frozen=True, eq=False)
+class _Loading:
+    """What is being loaded on a thread, and whether nobody waits for it any more."""
+
+    future: Future[_Loaded]
+    unwanted: threading.Event
+
+
+def _load(settings: Settings, progress: Progress) -> _Loaded:
     for name in ("artifact", "rig"):
         if not getattr(settings, name):
             raise MmfusionError(f"parameter {name} is not set; start with -p {name}:=PATH")
     rig = load_rig(Path(settings.rig))
     artifact = open_artifact(Path(settings.artifact))
 
-    def open_pipeline() -> Pipeline:
-        engine = open_engine(artifact, settings.backend, settings.threads)
-        return Pipeline(artifact, engine, rig)
+    # The pipeline sees to the fallback: it has more patience with an engine that once ran.
+    options = dataclasses.replace(settings.engine, fallback="")
 
-    return _Loaded(artifact, rig, GuardedPipeline(open_pipeline))
+    def open_pipeline() -> Pipeline:
+        return Pipeline(artifact, open_engine(artifact, options, progress), rig)
+
+    def fall_back(reason: str) -> Pipeline:
+        return Pipeline(artifact, open_fallback(artifact, settings.engine, reason), rig)
+
+    fallback = fall_back if settings.engine_fallback else None
+    return _Loaded(artifact, rig, GuardedPipeline(open_pipeline, open_fallback=fallback))
 
 
 def _differing(names: Iterable[str], one: Settings, other: Settings) -> list[str]:
@@ -132,9 +150,11 @@ class FusionNode(LifecycleNode):
         self._cameras: Cameras | None = None
         self._tally = FrameTally()
         self._problem = ""
+        self._progress = ""  # of the opening of an engine
+        self._progress_at = self._progress_logged_at = -math.inf
         self._unusable: dict[Modality, str] = {}
         self._dropped_before = 0
-        self._loading: Future[_Loaded] | None = None
+        self._loading: _Loading | None = None
         self._clock_watch = ClockWatch(self, self._begin_anew)
         # From here on the node can be destroyed, as rclpy does when a value is refused.
         self._settings = declare(self)
@@ -169,13 +189,17 @@ class FusionNode(LifecycleNode):
         """Load rig and artifact, open the engine."""
         loading, self._loading = self._loading, None
         try:
-            self._loaded = _load(self._settings) if loading is None else loading.result()
+            self._loaded = (
+                _load(self._settings, self._note_progress)
+                if loading is None
+                else loading.future.result()
+            )
             self._outputs = Outputs(self, self._loaded.artifact, self._loaded.rig)
         except MmfusionError as error:
             self._release()
             self.report(f"cannot configure: {error}")
             return TransitionCallbackReturn.FAILURE
-        self._problem = ""
+        self._problem = self._progress = ""
         engine = self._loaded.pipeline.pipeline.engine
         self.get_logger().info(
             f"configured: artifact {self._loaded.artifact.name}, rig {self._loaded.rig.name}, "
@@ -231,27 +255,47 @@ class FusionNode(LifecycleNode):
 
     def report(self, problem: str) -> None:
         """Log what went wrong and keep it for the diagnostics."""
-        self._problem = problem
+        self._problem, self._progress = problem, ""
         self.get_logger().error(problem)
 
     # Starting and stopping.
 
-    def _load_aside(self) -> Future[_Loaded]:
+    def _note_progress(self, what: str, share: float) -> None:
+        """Tell how far an engine is, now and then, on whichever thread it is opened."""
+        now, told = time.monotonic(), f"{what}, {share:.0%}"
+        if now - self._progress_logged_at >= _PROGRESS_LOG_PERIOD_S:
+            self._progress_logged_at = now
+            self.get_logger().info(f"engine: {told}")
+        if self._worker is not None:
+            return  # opened again after a failure, which the diagnostics tell
+        self._progress = told
+        # The executor publishes none while it is a manager that has the node configured.
+        if now - self._progress_at >= _DIAGNOSTICS_PERIOD_S:
+            self._progress_at = now
+            self._publish_diagnostics()
+
+    def _load_aside(self) -> _Loading:
         """Load on a thread, as it may take long and the executor has services to answer."""
         future: Future[_Loaded] = Future()
+        unwanted = threading.Event()
         settings = self._settings
+
+        def progress(what: str, share: float) -> None:
+            if unwanted.is_set():
+                raise EngineError("nobody waits for this engine any more")
+            self._note_progress(what, share)
 
         def work() -> None:
             try:
-                future.set_result(_load(settings))
+                future.set_result(_load(settings, progress))
             except Exception as error:  # noqa: BLE001 (raised again where the result is taken)
                 future.set_exception(error)
 
         threading.Thread(target=work, name="load", daemon=True).start()
-        return future
+        return _Loading(future, unwanted)
 
     def _go_on_with_autostart(self) -> None:
-        if self._loading is not None and not self._loading.done():
+        if self._loading is not None and not self._loading.future.done():
             return
         self.destroy_timer(self._autostart_timer)
         # Without a future a manager has configured the node meanwhile: the rest is its business.
@@ -309,7 +353,8 @@ class FusionNode(LifecycleNode):
             self._loaded = None
         loading, self._loading = self._loading, None
         if loading is not None:
-            loading.add_done_callback(_close_loaded)
+            loading.unwanted.set()
+            loading.future.add_done_callback(_close_loaded)
 
     # Frames.
 
@@ -351,7 +396,7 @@ class FusionNode(LifecycleNode):
         if worker is None or cameras is None or loaded is None:
             state = "not configured" if loaded is None else "not active"
             return [
-                lifecycle_status(state, self._problem),
+                lifecycle_status(state, self._problem, self._progress),
                 clock_status(self._clock_watch.state()),
             ]
         newly_dropped = worker.sets_dropped - self._dropped_before

@@ -7,9 +7,10 @@ import difflib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmfusion_ros.core.engines import BACKENDS
+from mmfusion_ros.core.engines import BACKENDS, FALLBACKS, PRECISIONS, EngineOptions
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.synchronizer_config import SensorTiming, SynchronizerConfig
@@ -77,6 +78,25 @@ class Settings:
     threads: int = _parameter(
         0, "CPU threads of the engine; 0 for half of the cores", limits=(0, 1024)
     )
+    precision: str = _parameter(
+        "fp32",
+        "what the engine computes in; below fp32 only if the artifact's tolerances are kept",
+        choices=PRECISIONS,
+    )
+    engine_cache: str = _parameter(
+        "",
+        "folder of built engines and of what was measured on them; empty for mmfusion/engines in "
+        "the user's cache folder",
+    )
+    engine_samples: str = _parameter(
+        "", "file of sample_frames that reduced precision is compared on, once"
+    )
+    engine_fallback: str = _parameter(
+        "",
+        "engine that takes over, in fp32, if the other cannot be opened, misses the tolerances or "
+        "goes on failing; empty for none",
+        choices=FALLBACKS,
+    )
     autostart: bool = _parameter(
         False,  # noqa: FBT003 (a default, not an argument that switches something)
         "configure and activate without a lifecycle manager",
@@ -136,6 +156,18 @@ class Settings:
     def __post_init__(self) -> None:
         for row in TABLE:
             _check(row, getattr(self, row.name))
+
+    @property
+    def engine(self) -> EngineOptions:
+        """How the engine is to be opened."""
+        return EngineOptions(
+            backend=self.backend,
+            precision=self.precision,
+            threads=self.threads,
+            cache=Path(self.engine_cache) if self.engine_cache else None,
+            samples=Path(self.engine_samples) if self.engine_samples else None,
+            fallback=self.engine_fallback,
+        )
 
     @property
     def without_effect(self) -> tuple[str, ...]:
@@ -267,7 +299,7 @@ def _check(row: Parameter, value: Any) -> None:
 
 def _limits(row: Parameter) -> str:
     if row.choices:
-        return f" one of {', '.join(row.choices)}"
+        return f" one of {', '.join(choice or 'nothing' for choice in row.choices)}"
     return f" {row.range[0]:g} to {row.range[1]:g}" if row.range else ""
 
 

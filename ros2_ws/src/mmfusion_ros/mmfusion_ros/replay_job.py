@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from mmfusion_ros.core.artifact import Artifact, open_artifact
 from mmfusion_ros.core.bag_reader import Bag, camera_info_beside, open_bag, rgb_stamps
 from mmfusion_ros.core.camera_info import CameraInfo, camera_info_of
 from mmfusion_ros.core.detections_3d import Intrinsics
-from mmfusion_ros.core.engines import open_engine
+from mmfusion_ros.core.engines import EngineOptions, open_engine
 from mmfusion_ros.core.errors import RigError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.ground_truth import GroundTruth, load_ground_truth
@@ -43,8 +43,7 @@ class ReplayOptions:
     """What the user asks for, whatever the bag; see the options of the command line."""
 
     rig: Path | None = None
-    backend: str = "auto"
-    threads: int = 0
+    engine: EngineOptions = field(default_factory=EngineOptions)
     topics: Mapping[Modality, str] = field(default_factory=dict)
     without: frozenset[Modality] = frozenset()
     time_range: TimeRange = field(default_factory=TimeRange)
@@ -125,7 +124,7 @@ def prepare(job: Job) -> Prepared:
     """
     options = job.options
     artifact = open_artifact(job.artifact)
-    rig = _rig(options.rig, artifact)
+    rig = rig_for(options.rig, artifact)
     config = _synchronizer_config(options, rig)
     bag = open_bag(job.bag, options.topics, options.without)
     bag, range_notes = options.time_range.applied(bag)
@@ -165,9 +164,10 @@ def run(prepared: Prepared, progress: Progress) -> Done:
     job, bag, artifact, plan = prepared.job, prepared.bag, prepared.artifact, prepared.plan
     options, folder = job.options, prepared.folder
     total = expected_sets(bag, plan.stride, plan.max_sets)
-    with open_engine(artifact, options.backend, options.threads or job.engine_threads) as engine:
+    threads = options.engine.threads or job.engine_threads
+    with open_engine(artifact, replace(options.engine, threads=threads)) as engine:
         folder.clear()
-        facts = engine_facts(engine, options.threads)
+        facts = engine_facts(engine, options.engine.threads)
         outcome = replay(
             bag,
             artifact,
@@ -275,7 +275,12 @@ def _plan(options: ReplayOptions, bag: Bag, truth: GroundTruth) -> Plan:
     )
 
 
-def _rig(path: Path | None, artifact: Artifact) -> Rig:
+def rig_for(path: Path | None, artifact: Artifact) -> Rig:
+    """The rig of a file; without one, one that nothing is known of, if the artifact can do so.
+
+    Raises:
+        RigError: if the file is wrong, or the artifact needs one.
+    """
     if path is not None:
         return load_rig(path)
     if artifact.rig_packing:

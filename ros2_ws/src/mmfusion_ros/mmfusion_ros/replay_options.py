@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mmfusion_ros import argument_types
 from mmfusion_ros.camera_options import add_cameras, left_out_of, topics_of
-from mmfusion_ros.core.engines import BACKENDS
 from mmfusion_ros.core.time_range import Moment, TimeRange
+from mmfusion_ros.engine_options import add_engine, engine_options_of
 from mmfusion_ros.evaluation import CHANNELS
 from mmfusion_ros.parameters import Settings
 from mmfusion_ros.replay_job import ReplayOptions
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         help="also run this one on the same frames and set the two side by side",
     )
     told.add_argument("--rig", type=Path, help="rig file of the cameras")
-    _add_engine(told, defaults)
+    _add_engine(told)
     _add_frames(told, defaults)
     _add_measuring(told)
     _add_fleet(told)
@@ -61,8 +61,7 @@ def replay_options(parsed: argparse.Namespace) -> ReplayOptions:
     """The options that hold for every bag."""
     return ReplayOptions(
         rig=parsed.rig,
-        backend=parsed.backend,
-        threads=parsed.threads,
+        engine=engine_options_of(parsed, parsed.threads),
         topics=topics_of(parsed),
         without=left_out_of(parsed),
         time_range=TimeRange(parsed.start, parsed.end),
@@ -80,13 +79,8 @@ def replay_options(parsed: argparse.Namespace) -> ReplayOptions:
     )
 
 
-def _add_engine(told: argparse.ArgumentParser, defaults: Settings) -> None:
-    told.add_argument(
-        "--backend",
-        choices=BACKENDS,
-        default=defaults.backend,
-        help="as the node's parameter (default: %(default)s)",
-    )
+def _add_engine(told: argparse.ArgumentParser) -> None:
+    add_engine(told)
     told.add_argument(
         "--threads",
         type=argument_types.whole,

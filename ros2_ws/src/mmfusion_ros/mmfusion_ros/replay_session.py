@@ -271,4 +271,10 @@ def _check_use(outcome: Outcome) -> None:
 
 def engine_facts(engine: Engine, threads: int) -> Mapping[str, Any]:
     """What ran the graph, for the report."""
-    return {"backend": engine.backend, "precision": engine.precision, "threads": threads}
+    return {
+        "backend": engine.backend,
+        "precision": engine.precision,
+        "threads": threads,
+        "stands_in": engine.stands_in,
+        "gate": None if engine.gate is None else engine.gate.document(),
+    }

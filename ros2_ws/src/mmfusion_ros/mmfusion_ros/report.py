@@ -159,7 +159,10 @@ def _picture(item: Chosen) -> dict[str, str]:
 def _subtitle(metrics: Mapping[str, Any]) -> str:
     engine = metrics["engine"]
     threads = f"{engine['threads']} threads" if engine["threads"] else "half of the cores"
-    return f"{engine['backend']}, {engine['precision']}, {threads}; rig: {metrics['rig']}"
+    stands_in = f" {engine['stands_in']}" if engine["stands_in"] else ""
+    return (
+        f"{engine['backend']}, {engine['precision']}{stands_in}, {threads}; rig: {metrics['rig']}"
+    )
 
 
 def _cards(metrics: Mapping[str, Any], latency: Mapping[str, Any]) -> list[dict[str, str]]:

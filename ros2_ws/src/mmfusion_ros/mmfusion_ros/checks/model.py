@@ -21,6 +21,7 @@ from mmfusion_ros.core.rig import Rig
 
 _WARM_UP, _RUNS = 3, 40
 _LONGEST_S = 3.0
+_SCAN = b"SelectiveScan"  # the operator's name, as it stands in the file
 
 
 def check_artifact(setup: Setup) -> Iterator[Finding]:
@@ -61,12 +62,13 @@ def check_engine(setup: Setup) -> Iterator[Finding]:
     if artifact is None or isinstance(artifact, MmfusionError):
         why = "no artifact given" if artifact is None else "the artifact does not open"
         yield skipped("engine.backend", why)
+        yield skipped("engine.scan", why)
         yield skipped("engine.speed", why)
         return
     started = time.perf_counter()
     with _listening() as reasons:
         try:
-            engine = open_engine(artifact, setup.backend)
+            engine = open_engine(artifact, setup.engine)
         except MmfusionError as error:
             yield Finding(
                 "engine.backend",
@@ -75,27 +77,52 @@ def check_engine(setup: Setup) -> Iterator[Finding]:
                 f"an engine that loads {artifact.name}",
                 "install what is missing, or pass another --backend",
             )
+            yield skipped("engine.scan", "no engine")
             yield skipped("engine.speed", "no engine")
             return
     opened_s = time.perf_counter() - started
     with engine:
-        why = f" ({'; '.join(reasons)})" if reasons else ""
-        yield ok(
-            "engine.backend",
-            f"{engine.backend} {engine.precision}, opened in {opened_s:.1f} s{why}",
-            backend=engine.backend,
-            precision=engine.precision,
-            seconds_to_open=round(opened_s, 3),
-            reasons=reasons,
-        )
+        yield _opened(engine, opened_s, reasons)
+        yield _scan(artifact, engine)
         yield _speed(setup, artifact, engine)
+
+
+def _opened(engine: Engine, opened_s: float, reasons: list[str]) -> Finding:
+    why = f" ({'; '.join(reasons)})" if reasons else ""
+    found = f"{engine.backend} {engine.precision}, opened in {opened_s:.1f} s{why}"
+    values = {
+        "backend": engine.backend,
+        "precision": engine.precision,
+        "seconds_to_open": round(opened_s, 3),
+        "reasons": reasons,
+        "stands_in": engine.stands_in,
+        "gate": None if engine.gate is None else engine.gate.document(),
+    }
+    if engine.stands_in:
+        return Finding(
+            "engine.backend",
+            Level.WARNING,
+            found,
+            "the engine that was asked for",
+            "see why it could not be used, or ask for another --backend or --precision",
+            values,
+        )
+    return ok("engine.backend", found, **values)
+
+
+def _scan(artifact: Artifact, engine: Engine) -> Finding:
+    """How the one operator is computed that no inference library has itself."""
+    if _SCAN not in artifact.graph_path.read_bytes():
+        return ok("engine.scan", "this graph has no selective scan", form="none")
+    form = engine.selective_scan
+    return ok("engine.scan", f"the selective scan runs as {form}", form=form)
 
 
 def _speed(setup: Setup, artifact: Artifact, engine: Engine) -> Finding:
     if setup.quick:
         return skipped("engine.speed", "left out by --quick")
     try:
-        times = _times(engine, _pictures(artifact, setup))
+        times = _times(engine, noise_for(artifact, setup))
     except MmfusionError as error:
         return Finding(
             "engine.speed",
@@ -136,8 +163,8 @@ def _times(engine: Engine, inputs: Mapping[str, NDArray[Any]]) -> list[float]:
     return times
 
 
-def _pictures(artifact: Artifact, setup: Setup) -> dict[str, NDArray[Any]]:
-    """Noise for the cameras, all of them there."""
+def noise_for(artifact: Artifact, setup: Setup) -> dict[str, NDArray[Any]]:
+    """Inputs to time an engine with: noise for the cameras, all of them there."""
     noise = np.random.default_rng(0)
     inputs: dict[str, NDArray[Any]] = {}
     for spec in artifact.inputs.values():

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmfusion_ros.core.engines.options import EngineOptions
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Modality
 
@@ -54,7 +55,7 @@ class Setup:
 
     Attributes:
         artifact, rig: None where none was given.
-        backend: engine to open.
+        engine: to open.
         rate: frames per second of the cameras.
         size: (height, width) of all cameras; None for those of the artifact or the rig.
         seconds: how long to measure a stream or a live topic.
@@ -69,7 +70,7 @@ class Setup:
 
     artifact: Path | None = None
     rig: Path | None = None
-    backend: str = "auto"
+    engine: EngineOptions = field(default_factory=EngineOptions)
     rate: float = 30.0
     size: tuple[int, int] | None = None
     seconds: float = 2.0

@@ -45,6 +45,7 @@ CHECKS = (
     Check("clock.sync", "clock", "clock:check_synchronisation"),
     Check("artifact", "artifact", "model:check_artifact"),
     Check("rig", "rig file", "rig:check_rig"),
+    Check("engine.backends", "engines", "backends:check_backends"),
     Check("engine", "engine", "model:check_engine"),
     Check("streams", "streams between two processes", "streams:check_streams"),
     Check("graph", "live graph", "graph:check_graph"),

@@ -77,6 +77,40 @@ class Artifact:
         """The ONNX file."""
         return self.folder / "graph.onnx"
 
+    @property
+    def reduced_digests(self) -> Mapping[str, str]:
+        """SHA-256 of the graphs in reduced precision, by precision."""
+        entries = self.manifest.get("reduced_graphs", {})
+        return {precision: entry["sha256"] for precision, entry in entries.items()}
+
+    def graph_for(self, precision: str) -> Path:
+        """The ONNX file in a precision, its digest verified now: only those used need be whole.
+
+        Args:
+            precision: fp32, or one of `reduced_digests`.
+
+        Raises:
+            ArtifactError: if the artifact has no such graph, or not the one of its manifest.
+        """
+        if precision == "fp32":
+            return self.graph_path
+        expected = self.reduced_digests.get(precision)
+        if expected is None:
+            there = ", ".join(("fp32", *self.reduced_digests))
+            raise ArtifactError(
+                f"artifact {self.name} has no {precision} graph, only {there}; add one with "
+                f"'mmfusion reduce {self.folder} --precision {precision}', or run it in fp32"
+            )
+        path = self.folder / str(self.manifest["reduced_graphs"][precision]["file"])
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ArtifactError(
+                f"{path} cannot be read ({error.strerror}); copy the artifact again"
+            ) from error
+        _check_digest(path, digest, expected)
+        return path
+
     def image_size(self, modality: Modality) -> tuple[int, int]:
         """(height, width) in pixels that the input of ``modality`` takes."""
         shape = self.inputs[modality.value].shape
@@ -122,11 +156,7 @@ def open_artifact(folder: Path) -> Artifact:
             f"{manifest_path}, {problem.json_path}: {problem.message}; export the artifact again "
             "with a matching version of mmfusion"
         )
-    if digest != manifest["graph"]["sha256"]:
-        raise ArtifactError(
-            f"{graph_path} is not the graph its manifest describes (SHA-256 {digest[:12]}..., "
-            f"expected {manifest['graph']['sha256'][:12]}...); copy or export the artifact again"
-        )
+    _check_digest(graph_path, digest, manifest["graph"]["sha256"])
     inputs, outputs = _tensors(manifest["inputs"]), _tensors(manifest["outputs"])
     encodings = {Modality(key): value for key, value in manifest["encodings"].items()}
     _check_tensors(f"{manifest_path}, $.inputs", inputs, *_known_inputs(manifest))
@@ -150,6 +180,14 @@ def open_artifact(folder: Path) -> Artifact:
         digest=digest,
         manifest=manifest,
     )
+
+
+def _check_digest(graph: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise ArtifactError(
+            f"{graph} is not the graph its manifest describes (SHA-256 {found[:12]}..., "
+            f"expected {expected[:12]}...); copy or export the artifact again"
+        )
 
 
 def _check_version(where: Path, manifest: Any) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# Of each class in one picture: COCO's evaluation looks at no more, so nothing is lost to it.
+MOST_DETECTIONS = 100
+
 
 @dataclass(frozen=True, eq=False)
 class Detections:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable
 from enum import Enum
 
-from mmfusion_ros.core.errors import ArtifactError
+from mmfusion_ros.core.errors import ArtifactError, EngineError
 from mmfusion_ros.core.frames import FrameSet
 from mmfusion_ros.core.pipeline import Pipeline
 from mmfusion_ros.core.results import Results
@@ -32,7 +33,8 @@ class EngineState(str, Enum):
 class GuardedPipeline:
     """Runs a pipeline; closes its engine when it fails, and opens it again after a while.
 
-    Where the artifact is to blame, it stays closed at once: the same graph would fail again.
+    Where the artifact is to blame, it stays closed at once: the same graph would fail again. Where
+    the engine fails too often, the fallback takes over for good, if there is one.
 
     Nothing here waits: frame sets that come before the next attempt are not processed. One
     thread runs it; the attributes may be read from others.
@@ -50,11 +52,25 @@ class GuardedPipeline:
         self,
         open_pipeline: Callable[[], Pipeline],
         clock: Callable[[], float] = time.monotonic,
+        open_fallback: Callable[[str], Pipeline] | None = None,
     ) -> None:
-        """Open the pipeline for the first time; what that raises comes out."""
+        """Open the pipeline for the first time; what that raises comes out.
+
+        Args:
+            open_pipeline: opens it, also again.
+            clock: seconds.
+            open_fallback: opens one that takes over for good where the engine cannot be opened or
+                goes on failing, of which it is told why; None for none.
+        """
         self._open = open_pipeline
+        self._open_fallback = open_fallback
         self._clock = clock
-        self.pipeline = open_pipeline()
+        try:
+            self.pipeline = open_pipeline()
+        except EngineError as error:
+            if not self._falls_back(str(error)):
+                raise
+            self.pipeline = self._open()
         self.min_score = 0.0
         self.state = EngineState.RUNNING
         self.problem = ""
@@ -101,6 +117,14 @@ class GuardedPipeline:
         self.state = EngineState.RUNNING
         return True
 
+    def _falls_back(self, reason: str) -> bool:
+        """Whether there is a fallback left; it is what is opened from now on."""
+        fallback, self._open_fallback = self._open_fallback, None
+        if fallback is None:
+            return False
+        self._open = functools.partial(fallback, reason)
+        return True
+
     def _note_failure(self, error: Exception) -> None:
         self.failures += 1
         self.problem = str(error) or repr(error)
@@ -111,6 +135,9 @@ class GuardedPipeline:
                 "engine: %s; it stays closed; clean up and configure the node again", self.problem
             )
             return
+        if self._attempts >= len(BACK_OFF) and self._falls_back(self.problem):
+            # Anew, with all the patience: what failed so often is not what is opened now.
+            self._attempts = 0
         if self._attempts >= len(BACK_OFF):
             self.state = EngineState.FAILED
             _logger.error(

@@ -11,16 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfusion_ros.core.artifact import Artifact
-from mmfusion_ros.core.detections import Detections, suppress
+from mmfusion_ros.core.detections import MOST_DETECTIONS, Detections, suppress
 from mmfusion_ros.core.engines import Engine
 from mmfusion_ros.core.errors import ArtifactError, ImageError
 from mmfusion_ros.core.frames import Absence, Companion, Frame, FrameSet, Modality
 from mmfusion_ros.core.images import to_encoding
 from mmfusion_ros.core.results import Results
 from mmfusion_ros.core.rig import Rig
-
-# Of each class in one picture: COCO's evaluation looks at no more, so nothing is lost to it.
-MOST_DETECTIONS = 100
 
 
 class Pipeline:

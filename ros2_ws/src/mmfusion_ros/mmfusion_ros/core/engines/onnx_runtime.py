@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,29 +9,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfusion_ros.core.artifact import Artifact
+from mmfusion_ros.core.engines.engine import Engine
+from mmfusion_ros.core.engines.options import EngineOptions, half_of_the_cores
 from mmfusion_ros.core.errors import EngineError
 
 if TYPE_CHECKING:
     import onnxruntime
-    from typing_extensions import Self
 
 
-class OnnxRuntimeEngine:
-    """The graph in an ONNX Runtime session with preallocated outputs."""
+class OnnxRuntimeEngine(Engine):
+    """The graph in an ONNX Runtime session with preallocated outputs.
+
+    Attributes:
+        runs_with: library and version.
+    """
 
     backend = "onnxruntime"
-    precision = "fp32"
 
-    def __init__(self, artifact: Artifact, threads: int = 0) -> None:
+    def __init__(self, artifact: Artifact, options: EngineOptions) -> None:
         """Load the graph.
 
         Args:
-            artifact: opened artifact.
-            threads: threads of one run; 0 for half of the cores.
+            artifact: opened artifact; below fp32, with a graph in that precision.
+            options: precision, and threads of one run; 0 for half of the cores.
 
         Raises:
             EngineError: if ONNX Runtime is missing or refuses the graph.
+            ArtifactError: if there is no graph in that precision.
         """
+        graph_path = artifact.graph_for(options.precision)
+        self.precision = options.precision
         try:
             import onnxruntime  # noqa: PLC0415 (heavy, and optional on a GPU robot)
         except ImportError as error:
@@ -40,18 +46,17 @@ class OnnxRuntimeEngine:
                 f"backend onnxruntime cannot be imported ({error}); install it with "
                 "'pip install onnxruntime'"
             ) from error
-        options = onnxruntime.SessionOptions()
-        # The other half is for camera drivers; small convolutions gain little from it anyway.
-        options.intra_op_num_threads = threads or max(1, len(os.sched_getaffinity(0)) // 2)
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.threads or half_of_the_cores()
         # Spinning threads take the cores from the cameras' drivers between frames.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        settings.log_severity_level = 3
         self._outputs = {
             spec.name: np.zeros(spec.shape, spec.dtype) for spec in artifact.outputs.values()
         }
         try:
             self._session: onnxruntime.InferenceSession | None = onnxruntime.InferenceSession(
-                str(artifact.graph_path), options, providers=["CPUExecutionProvider"]
+                str(graph_path), settings, providers=["CPUExecutionProvider"]
             )
             self._binding = self._session.io_binding()
             for name, array in self._outputs.items():
@@ -60,8 +65,9 @@ class OnnxRuntimeEngine:
                 )
         except Exception as error:  # its exceptions share no other base
             raise EngineError(
-                f"onnxruntime {onnxruntime.__version__} cannot load {artifact.graph_path}: {error}"
+                f"onnxruntime {onnxruntime.__version__} cannot load {graph_path}: {error}"
             ) from error
+        self.runs_with = f"onnxruntime {onnxruntime.__version__}"
         # Inputs that nothing in the graph reads are dropped by the runtime.
         self._input_names = {value.name for value in self._session.get_inputs()}
 
@@ -81,9 +87,3 @@ class OnnxRuntimeEngine:
         """See `Engine.close`."""
         self._session = None
         self._binding = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()

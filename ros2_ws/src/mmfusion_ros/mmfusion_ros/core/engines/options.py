@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
+
+def half_of_the_cores() -> int:
+    """Threads of a CPU backend, where nobody says.
+
+    The other half is for camera drivers; small convolutions gain little from it anyway.
+    """
+    return max(1, len(os.sched_getaffinity(0)) // 2)
 
 
 @dataclass(frozen=True)
@@ -31,3 +40,12 @@ class EngineOptions:
     cache: Path | None = None
     samples: Path | None = None
     fallback: str = ""
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of the cache; it need not be there yet."""
+        if self.cache is not None:
+            return self.cache
+        return (
+            Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mmfusion/engines"
+        )

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmfusion_ros.core.artifact import Artifact
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from mmfusion_ros.core.engines.engine import Engine
 
 
-class PassThroughEngine:
+class PassThroughEngine(Engine):
     """Gives the RGB image as the fused one; all other outputs stay zero."""
 
     backend = "pass_through"
@@ -32,9 +30,3 @@ class PassThroughEngine:
 
     def close(self) -> None:
         """See `Engine.close`."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()

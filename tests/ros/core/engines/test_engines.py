@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,19 @@ import numpy as np
 import pytest
 from artifacts import write_artifact
 
+from mmfusion_ros.core import engines
 from mmfusion_ros.core.artifact import Artifact, open_artifact
-from mmfusion_ros.core.engines import BACKENDS, open_engine
+from mmfusion_ros.core.engines import BACKENDS, EngineOptions, open_engine
+from mmfusion_ros.core.engines.cuda_probe import CudaDevice
 from mmfusion_ros.core.errors import EngineError
 
 pytest.importorskip("onnxruntime")
+
+OPENVINO = pytest.param(
+    "openvino",
+    marks=pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed"),
+)
+cpu_backends = pytest.mark.parametrize("backend", ["onnxruntime", OPENVINO])
 
 
 @pytest.fixture
@@ -48,11 +57,13 @@ def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> Artifact
     return open_artifact(folder)
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "auto"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "auto", OPENVINO])
 @pytest.mark.parametrize("threads", [0, 1, 2])
-def test_outputs_are_the_graphs(artifact, backend, threads):
-    with open_engine(artifact, backend, threads) as engine:
-        assert (engine.backend, engine.precision) == ("onnxruntime", "fp32")
+def test_outputs_are_the_graphs(artifact, backend, threads, monkeypatch):
+    monkeypatch.setattr(engines, "cuda_devices", lambda: ([], "no GPU here"))
+    with open_engine(artifact, EngineOptions(backend, threads=threads)) as engine:
+        chosen = "onnxruntime" if backend == "auto" else backend
+        assert (engine.backend, engine.precision) == (chosen, "fp32")
         outputs = engine.run(inputs(artifact, rgb=200))
     expected = np.minimum(np.minimum(np.arange(64) + 200, 250) + 7, 255)
     assert list(outputs) == list(artifact.outputs)
@@ -63,13 +74,31 @@ def test_outputs_are_the_graphs(artifact, backend, threads):
         assert (outputs[name].dtype, outputs[name].shape) == (spec.dtype, spec.shape)
 
 
-def test_auto_says_what_it_chose(artifact, caplog):
+def test_auto_says_what_it_chose(artifact, caplog, monkeypatch):
+    monkeypatch.setattr(engines, "cuda_devices", lambda: ([], "no GPU here"))
     with caplog.at_level(logging.INFO), open_engine(artifact):
+        assert "not tensorrt: no GPU here" in caplog.text
         assert "onnxruntime on the CPU" in caplog.text
 
 
-def test_outputs_are_allocated_once(artifact):
-    with open_engine(artifact) as engine:
+@pytest.mark.parametrize(("backend", "opens"), [("auto", True), ("tensorrt", False)])
+def test_without_the_library_a_device_is_of_no_use(artifact, caplog, monkeypatch, backend, opens):
+    monkeypatch.setattr(engines, "cuda_devices", lambda: ([CudaDevice("Orin", (8, 7))], ""))
+    monkeypatch.setitem(sys.modules, "mmfusion_ros.core.engines.tensorrt", None)
+    options = EngineOptions(backend)
+    if opens:
+        with caplog.at_level(logging.INFO), open_engine(artifact, options) as engine:
+            assert engine.backend == "onnxruntime"
+        assert "CUDA device Orin, so trying tensorrt" in caplog.text
+        assert "not tensorrt: backend tensorrt cannot be imported" in caplog.text
+    else:
+        with pytest.raises(EngineError, match="backend tensorrt cannot be imported"):
+            open_engine(artifact, options)
+
+
+@cpu_backends
+def test_outputs_are_allocated_once(artifact, backend):
+    with open_engine(artifact, EngineOptions(backend)) as engine:
         first = engine.run(inputs(artifact, rgb=0))
         addresses = {name: array.ctypes.data for name, array in first.items()}
         assert first["fused"][0, 0, 0] == 7
@@ -78,25 +107,28 @@ def test_outputs_are_allocated_once(artifact):
         assert first["fused"][0, 0, 0] == 57
 
 
-def test_read_only_inputs_will_do(artifact):
+@cpu_backends
+def test_read_only_inputs_will_do(artifact, backend):
     arrays = inputs(artifact)
     data = arrays["rgb"].tobytes()
     arrays["rgb"] = np.frombuffer(data, np.uint8).reshape(48, 64, 3)
-    with open_engine(artifact) as engine:
+    with open_engine(artifact, EngineOptions(backend)) as engine:
         assert engine.run(arrays)["fused"][0, 0, 0] == 107
     assert arrays["rgb"].tobytes() == data
 
 
-def test_inputs_that_the_graph_does_not_read_are_no_matter(artifact):
+@cpu_backends
+def test_inputs_that_the_graph_does_not_read_are_no_matter(artifact, backend):
     """The runtime drops them from the graph it loads."""
     arrays = inputs(artifact)
     arrays["unheard_of"] = np.zeros(1)
-    with open_engine(artifact) as engine:
+    with open_engine(artifact, EngineOptions(backend)) as engine:
         engine.run(arrays)
 
 
-def test_a_closed_engine_says_so(artifact):
-    engine = open_engine(artifact)
+@cpu_backends
+def test_a_closed_engine_says_so(artifact, backend):
+    engine = open_engine(artifact, EngineOptions(backend))
     engine.close()
     engine.close()
     with pytest.raises(EngineError, match="the engine is closed"):
@@ -106,35 +138,50 @@ def test_a_closed_engine_says_so(artifact):
 def test_unknown_backends_are_refused(artifact):
     message = f"unknown backend 'cuda'; expected one of {', '.join(BACKENDS)}"
     with pytest.raises(EngineError, match=message):
-        open_engine(artifact, "cuda")
+        open_engine(artifact, EngineOptions("cuda"))
 
 
-def test_a_missing_backend_is_named(artifact, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(EngineError, match=r"onnxruntime cannot be imported .*pip install"):
-        open_engine(artifact, "onnxruntime")
+@pytest.mark.parametrize("options", [{"precision": "fp64"}, {"fallback": "pass_through"}])
+def test_what_else_is_unknown_is_refused(artifact, options):
+    with pytest.raises(EngineError, match=f"unknown {next(iter(options))} .*; expected one of"):
+        open_engine(artifact, EngineOptions(**options))
 
 
+@pytest.mark.parametrize(
+    ("backend", "library"),
+    [("onnxruntime", "onnxruntime"), ("openvino", "openvino"), ("openvino", "onnx")],
+)
+def test_a_missing_backend_is_named(artifact, monkeypatch, backend, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(
+        EngineError, match=rf"{backend} cannot be imported .*{library}.*pip install"
+    ):
+        open_engine(artifact, EngineOptions(backend))
+
+
+@cpu_backends
 @pytest.mark.parametrize("content", [b"", b"no graph", bytes(1000)])
-def test_a_file_that_is_no_graph_is_refused(folder, content):
+def test_a_file_that_is_no_graph_is_refused(folder, backend, content):
     (folder / "graph.onnx").write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     artifact = edited(folder, lambda manifest: manifest["graph"].update(sha256=digest))
-    with pytest.raises(EngineError, match=r"^onnxruntime [\d.]+ cannot load .*graph.onnx: "):
-        open_engine(artifact)
+    with pytest.raises(EngineError, match=rf"^{backend} \d+\.\S+ cannot load .*graph.onnx: "):
+        open_engine(artifact, EngineOptions(backend))
 
 
-def test_a_graph_that_vanished_is_refused(artifact):
+@cpu_backends
+def test_a_graph_that_vanished_is_refused(artifact, backend):
     artifact.graph_path.unlink()
     with pytest.raises(EngineError, match=r"cannot load .*graph.onnx"):
-        open_engine(artifact)
+        open_engine(artifact, EngineOptions(backend))
 
 
-def test_an_output_that_the_graph_lacks_is_refused(folder):
+@cpu_backends
+def test_an_output_that_the_graph_lacks_is_refused(folder, backend):
     entry = {"name": "heat", "dtype": "float32", "shape": [9], "meaning": "of places"}
     artifact = edited(folder, lambda manifest: manifest["outputs"].append(entry))
-    with pytest.raises(EngineError, match=r"cannot load .*heat"):
-        open_engine(artifact)
+    with pytest.raises(EngineError, match=r"cannot load .*graph.onnx.*heat"):
+        open_engine(artifact, EngineOptions(backend))
 
 
 WRONG = {
@@ -146,17 +193,19 @@ WRONG = {
 }
 
 
+@cpu_backends
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
-def test_wrong_inputs_are_refused_and_the_engine_goes_on(artifact, wrong):
+def test_wrong_inputs_are_refused_and_the_engine_goes_on(artifact, backend, wrong):
     good = inputs(artifact)
     bad = {name: array for name, array in {**good, **wrong}.items() if array is not None}
-    with open_engine(artifact) as engine:
-        with pytest.raises(EngineError, match=r"^onnxruntime failed: .*(rgb|present|data type)"):
+    with open_engine(artifact, EngineOptions(backend)) as engine:
+        with pytest.raises(EngineError, match=rf"^{backend} failed: .*(rgb|present|data type)"):
             engine.run(bad)
         assert engine.run(good)["fused"][0, 0, 0] == 107
 
 
-def test_a_manifest_with_other_sizes_than_its_graph_fails_cleanly(folder):
+@cpu_backends
+def test_a_manifest_with_other_sizes_than_its_graph_fails_cleanly(folder, backend):
     def shrink(manifest):
         for entry in (*manifest["inputs"][:3], *manifest["outputs"]):
             if len(entry["shape"]) > 1:
@@ -164,7 +213,11 @@ def test_a_manifest_with_other_sizes_than_its_graph_fails_cleanly(folder):
 
     artifact = edited(folder, shrink)
     arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in artifact.inputs.items()}
-    with open_engine(artifact) as engine, pytest.raises(EngineError, match="invalid dimensions"):
+    # One of them looks at the sizes when it is opened, the other when it is run.
+    with (
+        pytest.raises(EngineError, match=r"invalid dimensions|openvino \S+ cannot load"),
+        open_engine(artifact, EngineOptions(backend)) as engine,
+    ):
         engine.run(arrays)
 
 
@@ -183,7 +236,7 @@ def test_a_graph_that_fails_while_running(tmp_path):
 
 def test_pass_through_gives_the_rgb_image(artifact):
     arrays = inputs(artifact)
-    with open_engine(artifact, "pass_through") as engine:
+    with open_engine(artifact, EngineOptions("pass_through")) as engine:
         assert (engine.backend, engine.precision) == ("pass_through", "none")
         outputs = engine.run(arrays)
     assert outputs["fused"] is arrays["rgb"]
@@ -192,10 +245,10 @@ def test_pass_through_gives_the_rgb_image(artifact):
     assert not outputs["thermal_range_next"].any()
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "pass_through"])
+@pytest.mark.parametrize("backend", ["onnxruntime", OPENVINO, "pass_through"])
 def test_an_exception_inside_closes_the_engine_and_comes_out(artifact, backend, monkeypatch):
     closed: list[bool] = []
-    engine = open_engine(artifact, backend)
+    engine = open_engine(artifact, EngineOptions(backend))
     monkeypatch.setattr(engine, "close", lambda: closed.append(True))
     with pytest.raises(KeyboardInterrupt), engine:
         raise KeyboardInterrupt

@@ -1,0 +1,117 @@
+"""How fast the CPU backends run each artifact: against ONNX Runtime in fp32.
+
+All run in turns in one process on the same noise, so the ratios hold on a busy machine too. What
+this processor or an artifact has not (bf16, an int8 graph) is left out. Reduced precision is not
+compared with fp32 here: what it may cost is the gate's business, not that of this table.
+
+Run: ``python benchmarks/cpu_backends.py [ARTIFACT ...] [--threads 1] [--rounds 7]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from mmfusion_ros.checks.model import noise_for
+from mmfusion_ros.checks.subject import Setup
+from mmfusion_ros.core.artifact import Artifact, open_artifact
+from mmfusion_ros.core.engines import Engine, EngineOptions
+from mmfusion_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
+from mmfusion_ros.core.engines.openvino import OpenVinoEngine
+from mmfusion_ros.core.engines.precision_gate import machine_name
+from mmfusion_ros.core.errors import MmfusionError
+
+RESULTS = Path(__file__).parent / "results" / "cpu_backends.json"
+BUNDLED = Path(__file__).parents[1] / "artifacts"
+REFERENCE = "onnxruntime fp32"
+CANDIDATES = {
+    "openvino fp32": (OpenVinoEngine, "fp32"),
+    "openvino bf16": (OpenVinoEngine, "bf16"),
+    "openvino int8": (OpenVinoEngine, "int8"),
+    "onnxruntime int8": (OnnxRuntimeEngine, "int8"),
+}
+
+
+def engines(artifact: Artifact, threads: int, inputs: Any) -> Iterator[tuple[str, Engine, float]]:
+    """Name, engine, and the seconds of loading and a first run of all that can be opened."""
+    for name, (kind, precision) in {REFERENCE: (OnnxRuntimeEngine, "fp32"), **CANDIDATES}.items():
+        started = perf_counter()
+        try:
+            engine = kind(artifact, EngineOptions(precision=precision, threads=threads))
+        except MmfusionError as error:
+            print(f"{artifact.name}: no {name}: {error}")
+            continue
+        engine.run(inputs)
+        yield name, engine, perf_counter() - started
+
+
+def measured(artifact: Artifact, threads: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Figures of each engine, with ratios to the reference."""
+    inputs = noise_for(artifact, Setup())
+    times: dict[str, list[float]] = {}
+    with contextlib.ExitStack() as stack:
+        opened = {}
+        loading = {}
+        for name, engine, seconds in engines(artifact, threads, inputs):
+            opened[name] = stack.enter_context(engine)
+            loading[name] = seconds
+        for _ in range(rounds):
+            for name, engine in opened.items():
+                started = perf_counter()
+                engine.run(inputs)
+                times.setdefault(name, []).append(perf_counter() - started)
+    ratios = {
+        name: statistics.median(np.divide(seconds, times[REFERENCE]))
+        for name, seconds in times.items()
+    }
+    return {
+        name: {
+            "ratio": float(ratios[name]),
+            "median_ms": 1e3 * statistics.median(times[name]),
+            "fastest_ms": 1e3 * min(times[name]),
+            "load_and_first_run_s": loading[name],
+        }
+        for name in opened
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("artifacts", type=Path, nargs="*", default=sorted(BUNDLED.iterdir()))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    document: dict[str, Any] = {
+        "processor": machine_name(),
+        "cores": os.cpu_count(),
+        "threads": options.threads,
+        "rounds": options.rounds,
+        "python": platform.python_version(),
+        "load_1min": os.getloadavg()[0],
+        "artifacts": {},
+    }
+    for folder in options.artifacts:
+        artifact = open_artifact(folder)
+        figures = measured(artifact, options.threads, options.rounds)
+        document["artifacts"][artifact.name] = figures
+        for name, entry in figures.items():
+            print(
+                f"{artifact.name}  {name:18} {entry['ratio']:.2f} x  median "
+                f"{entry['median_ms']:.0f} ms, load and first run "
+                f"{entry['load_and_first_run_s']:.1f} s"
+            )
+    RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

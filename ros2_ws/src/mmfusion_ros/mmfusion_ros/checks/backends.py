@@ -1,0 +1,76 @@
+"""Which engines this machine can run."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+
+from mmfusion_ros.checks.finding import Finding, Level, ok
+from mmfusion_ros.checks.subject import Setup
+from mmfusion_ros.core.engines.cuda_probe import cuda_devices
+
+
+class _UnusableError(Exception):
+    """Why a backend cannot be used."""
+
+
+def check_backends(_setup: Setup) -> Iterator[Finding]:
+    """Each backend: its version, or why it is of no use; those that are optional are no fault."""
+    states, usable = {}, []
+    for name, probe in _PROBES.items():
+        try:
+            states[name] = probe()
+            usable.append(name)
+        except _UnusableError as error:
+            states[name] = f"no: {error}"
+    found = "; ".join(f"{name} {state}" for name, state in states.items())
+    if "onnxruntime" in usable:
+        yield ok("engine.backends", found, **states)
+        return
+    yield Finding(
+        "engine.backends",
+        Level.ERROR,
+        found,
+        "onnxruntime, which runs every artifact and is what others are compared with",
+        "pip install onnxruntime",
+        states,
+    )
+
+
+def _onnxruntime() -> str:
+    return _version("onnxruntime")
+
+
+def _openvino() -> str:
+    version = _version("openvino", "; pip install openvino onnx")
+    _version("onnx", "; pip install onnx")
+    core = importlib.import_module("openvino").Core()
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    known = [name for name in ("FP32", "FP16", "BF16", "INT8") if name in capabilities]
+    return f"{version} ({', '.join(known).lower()})"
+
+
+def _tensorrt() -> str:
+    devices, reason = cuda_devices()
+    if not devices:
+        raise _UnusableError(reason)
+    # Imported only where there is a driver: its own probing would end the process elsewhere.
+    version = _version("tensorrt", "; see docs/jetson.md")
+    names = ", ".join(device.name for device in devices)
+    return f"{version} ({names})"
+
+
+_PROBES: dict[str, Callable[[], str]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "tensorrt": _tensorrt,
+}
+
+
+def _version(name: str, advice: str = "") -> str:
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:  # a wrong build may raise anything
+        raise _UnusableError(f"{error}{advice}") from error
+    # OpenVINO's goes on with its build.
+    return str(getattr(module, "__version__", "of unknown version")).partition("-")[0]

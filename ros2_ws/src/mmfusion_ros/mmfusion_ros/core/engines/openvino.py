@@ -1,0 +1,142 @@
+"""OpenVINO on the CPU: optional, and faster than ONNX Runtime on many."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmfusion_ros.core.artifact import Artifact, TensorSpec
+from mmfusion_ros.core.engines.engine import Engine
+from mmfusion_ros.core.engines.openvino_graph import readable_graph
+from mmfusion_ros.core.engines.options import EngineOptions, half_of_the_cores
+from mmfusion_ros.core.errors import EngineError
+
+if TYPE_CHECKING:
+    import openvino
+
+_INSTALL = "install both with 'pip install openvino onnx'"
+# What the plugin calls each precision, as a hint and as a capability of the processor.
+_HINTS = {"fp32": ("f32", "FP32"), "bf16": ("bf16", "BF16"), "fp16": ("f16", "FP16")}
+_INT8 = "int8"
+
+
+class OpenVinoEngine(Engine):
+    """The graph compiled by OpenVINO, on preallocated outputs and on inputs where they lie.
+
+    Attributes:
+        runs_with: library and version.
+    """
+
+    backend = "openvino"
+    selective_scan = "ONNX Scan, put in where the function is called"
+
+    def __init__(self, artifact: Artifact, options: EngineOptions) -> None:
+        """Compile the graph.
+
+        fp32, fp16 and bf16 run the fp32 graph, computed so; int8 runs the artifact's int8 graph.
+
+        Args:
+            artifact: opened artifact.
+            options: precision, and threads of one run; 0 for half of the cores.
+
+        Raises:
+            EngineError: if OpenVINO is missing or refuses the graph, or the processor has no
+                such precision.
+            ArtifactError: if there is no int8 graph.
+        """
+        try:
+            import onnx  # noqa: F401, PLC0415 (heavy and optional, as is the other)
+            import openvino  # noqa: PLC0415
+        except ImportError as error:
+            raise EngineError(
+                f"backend openvino cannot be imported ({error}); {_INSTALL}"
+            ) from error
+        self.precision = options.precision
+        self.runs_with = f"openvino {openvino.__version__.partition('-')[0]}"
+        graph = artifact.graph_for(_INT8 if options.precision == _INT8 else "fp32")
+        core = openvino.Core()
+        settings = {
+            "INFERENCE_PRECISION_HINT": _precision_hint(core, options.precision),
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": options.threads or half_of_the_cores(),
+        }
+        self._inputs = artifact.inputs
+        self._outputs = {
+            spec.name: np.zeros(spec.shape, spec.dtype) for spec in artifact.outputs.values()
+        }
+        try:
+            model = core.read_model(readable_graph(graph))
+            compiled = core.compile_model(model, "CPU", settings)
+            self._request: openvino.InferRequest | None = compiled.create_infer_request()
+            for name, array in self._outputs.items():
+                self._request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+            self._input_names = _names(compiled.inputs)
+        except Exception as error:  # its exceptions share no other base
+            raise EngineError(f"{self.runs_with} cannot load {graph}: {_line(error)}") from error
+        self._tensor = openvino.Tensor
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """See `Engine.run`."""
+        if self._request is None:
+            raise EngineError("the engine is closed")
+        try:
+            # Kept until the end of the run, which reads from their memory.
+            arrays = [_writeable(inputs[name], self._inputs[name]) for name in self._input_names]
+            for name, array in zip(self._input_names, arrays, strict=True):
+                self._request.set_tensor(name, self._tensor(array, shared_memory=True))
+            self._request.infer()
+        except EngineError:
+            raise
+        except Exception as error:  # its exceptions share no other base
+            raise EngineError(f"openvino failed: {_line(error)}") from error
+        return self._outputs
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._request = None
+
+
+def _line(error: Exception) -> str:
+    """What it says, on one line."""
+    return " ".join(repr(error).replace("\\n", " ").split())
+
+
+def _names(ports: Any) -> list[str]:
+    return [port.any_name for port in ports]
+
+
+def _precision_hint(core: openvino.Core, precision: str) -> str:
+    if precision == _INT8:
+        precision = "fp32"  # for what the graph itself does not have in int8
+    hint, capability = _HINTS[precision]
+    # Told one that it lacks, the plugin would compute in another without a word.
+    there = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if capability not in there:
+        known = [name for name, (_, needed) in _HINTS.items() if needed in there]
+        raise EngineError(
+            f"openvino computes nothing in {precision} on this processor "
+            f"({core.get_property('CPU', 'FULL_DEVICE_NAME')}), only in {', '.join(known)} and, "
+            "of int8 graphs, int8; choose one of these"
+        )
+    return hint
+
+
+def _writeable(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
+    """The array itself, or a writeable view of a read-only one: no other can be shared.
+
+    The graph only reads it.
+    """
+    if array.dtype != spec.dtype or array.shape != spec.shape or not array.flags.c_contiguous:
+        raise EngineError(
+            f"openvino failed: input {spec.name} is {array.dtype} {list(array.shape)}, expected "
+            f"{spec.dtype} {list(spec.shape)}, C-contiguous"
+        )
+    if array.flags.writeable:
+        return array
+    memory = (ctypes.c_uint8 * array.nbytes).from_address(array.ctypes.data)
+    shared: NDArray[Any] = np.ctypeslib.as_array(memory)
+    return shared.view(spec.dtype).reshape(spec.shape)
