@@ -91,7 +91,7 @@ class EngineCache:
         self,
         keys: Sequence[EngineKey],
         build: Callable[[], bytes],
-        use: Callable[[bytes], _Opened],
+        use: Callable[[bytes, Path], _Opened],
         progress: Progress | None = None,
     ) -> _Opened:
         """An engine from the folder, or built now.
@@ -102,7 +102,7 @@ class EngineCache:
         Args:
             keys: of the engines that serve, the one first that is built if there is none.
             build: makes it.
-            use: makes of an engine what is wanted.
+            use: makes of an engine, and of where it lies, what is wanted.
             progress: called while another process builds.
 
         Raises:
@@ -119,12 +119,12 @@ class EngineCache:
             started = time.monotonic()
             engine = build()
             self._keep(key, engine, time.monotonic() - started)
-        return use(engine)
+        return use(engine, self.engine_path(key))
 
-    def _use_kept(self, key: EngineKey, use: Callable[[bytes], _Opened]) -> _Opened | None:
+    def _use_kept(self, key: EngineKey, use: Callable[[bytes, Path], _Opened]) -> _Opened | None:
         try:
             engine = self._load(key)
-            return None if engine is None else use(engine)
+            return None if engine is None else use(engine, self.engine_path(key))
         except UnusableEngineError as error:
             path = self.engine_path(key)
             _logger.warning("engine: %s cannot be used: %s; building it anew", path, error)

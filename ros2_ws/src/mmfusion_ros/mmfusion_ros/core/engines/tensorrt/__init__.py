@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+from pathlib import Path
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
 from mmfusion_ros.core.artifact import Artifact
 from mmfusion_ros.core.engines.cuda_probe import cuda_devices
-from mmfusion_ros.core.engines.engine import Engine
 from mmfusion_ros.core.engines.engine_cache import EngineCache, EngineKey
 from mmfusion_ros.core.engines.options import EngineOptions
 from mmfusion_ros.core.engines.precision_gate import accept
@@ -31,7 +31,7 @@ _DEVICE = 0  # CUDA_VISIBLE_DEVICES chooses another one
 
 def open_tensorrt(
     artifact: Artifact, options: EngineOptions, progress: Progress | None = None
-) -> Engine:
+) -> TensorRTEngine:
     """Open an artifact's engine, from the cache or built now.
 
     Args:
@@ -84,7 +84,7 @@ def open_on(
             progress,
         )
 
-    def load(serialized: bytes) -> TensorRTEngine:
+    def load(serialized: bytes, kept: Path) -> TensorRTEngine:
         return TensorRTEngine(
             tensorrt,
             serialized,
@@ -92,6 +92,7 @@ def open_on(
             driver,
             precision=options.precision,
             scan=scan_form(plugin),
+            path=kept,
         )
 
     engine = EngineCache(options.cache_folder).obtain(keys, build_now, load, progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,18 @@ class Refusal:
         return f"{self.operator} of node {self.node or '(no name)'}: {self.reason}"
 
 
+class GraphRefusedError(EngineError):
+    """The parser does not take a graph.
+
+    Attributes:
+        refusals: what it complained of.
+    """
+
+    def __init__(self, message: str, refusals: Sequence[Refusal]) -> None:
+        super().__init__(message)
+        self.refusals = refusals
+
+
 def build(
     tensorrt: Any,
     graph: bytes,
@@ -102,14 +114,14 @@ def parse(tensorrt: Any, network: Any, graph: bytes, log: Any) -> Any:
     """Fill a network; the parser that is returned must live as long as it.
 
     Raises:
-        EngineError: naming every node that is refused, with operator and reason.
+        GraphRefusedError: naming the node that is refused, with operator and reason.
     """
     parser = tensorrt.OnnxParser(network, log)
     if not parser.parse(graph):
-        told = "; ".join(dict.fromkeys(str(each) for each in refusals(parser)))
-        raise EngineError(
-            f"TensorRT {tensorrt.__version__} does not take the graph: "
-            f"{told or '; '.join(log.errors) or 'no reason given'}"
+        refused = list(refusals(parser))
+        told = "; ".join(map(str, refused)) or "; ".join(log.errors) or "no reason given"
+        raise GraphRefusedError(
+            f"TensorRT {tensorrt.__version__} does not take the graph: {told}", refused
         )
     return parser
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class TensorRTEngine(Engine):
     Attributes:
         scan: how the selective scan is run.
         captured: whether a frame is one CUDA graph.
+        path: where the engine is kept.
     """
 
     backend = "tensorrt"
@@ -59,6 +61,7 @@ class TensorRTEngine(Engine):
         *,
         precision: str,
         scan: str,
+        path: Path,
     ) -> None:
         """Load an engine onto the GPU and run it once.
 
@@ -69,6 +72,7 @@ class TensorRTEngine(Engine):
             driver: of CUDA.
             precision: that it computes in.
             scan: how the selective scan is run.
+            path: where the engine is kept.
 
         Raises:
             UnusableEngineError: if it is of another GPU, version or artifact, or damaged.
@@ -76,6 +80,7 @@ class TensorRTEngine(Engine):
         """
         self.precision = precision
         self.scan = scan
+        self.path = path
         self.captured = False
         self._driver = driver
         self._releases: list[Callable[[], object]] = []
