@@ -9,7 +9,7 @@ from typing import Any
 from mmfusion_ros.core.engines.progress import Progress
 
 
-@dataclass
+@dataclass(eq=False)
 class _Phase:
     name: str
     steps: int
@@ -48,20 +48,23 @@ class PhaseShares:
     def step(self, name: str, number: int) -> bool:
         """A step of a phase is done; returns whether to go on."""
         with self._lock:
-            for phase in reversed(self._open):
-                if phase.name == name:
-                    phase.done = max(phase.done, min(number + 1, phase.steps))
-                    break
-            self._tell(name)
+            phase = self._last(name)
+            if phase is not None:
+                phase.done = max(phase.done, min(number + 1, phase.steps))
+                self._tell(name)
         return not self.cancelled
 
     def finish(self, name: str) -> None:
-        """A phase ends, early perhaps."""
+        """A phase ends; it need not have told its last step."""
         with self._lock:
-            for place in range(len(self._open) - 1, -1, -1):
-                if self._open[place].name == name:
-                    del self._open[place]
-                    break
+            phase = self._last(name)
+            if phase is not None:
+                phase.done = phase.steps
+                self._tell(name)
+                self._open.remove(phase)
+
+    def _last(self, name: str) -> _Phase | None:
+        return next((phase for phase in reversed(self._open) if phase.name == name), None)
 
     def _tell(self, name: str) -> None:
         share, worth = 0.0, 1.0

@@ -17,7 +17,7 @@ from mmfusion_ros.core.engines.tensorrt.logger import make_logger
 from mmfusion_ros.core.errors import EngineError
 
 _logger = logging.getLogger(__name__)
-_OUT_OF_MEMORY = re.compile(r"out of ?memory|insufficient memory|bad_alloc", re.IGNORECASE)
+_OUT_OF_MEMORY = re.compile(r"out ?of ?memory|insufficient memory|bad_alloc", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,14 @@ class TensorRTEngine(Engine):
         if self._failure:
             raise EngineError(f"the engine has failed and must be opened again: {self._failure}")
         for tensor in self._inputs:
-            np.copyto(tensor.array, inputs[tensor.name], casting="no")
+            given = inputs[tensor.name]
+            # NumPy would stretch a smaller array.
+            if (given.dtype, given.shape) != (tensor.array.dtype, tensor.array.shape):
+                raise EngineError(
+                    f"input {tensor.name} is {given.dtype} {list(given.shape)}, expected "
+                    f"{tensor.array.dtype} {list(tensor.array.shape)}"
+                )
+            np.copyto(tensor.array, given)
         try:
             if self._executable is None:
                 self._enqueue()
