@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
 import pytest
 from artifacts import write_artifact
@@ -77,6 +78,46 @@ def test_a_graph_becomes_an_engine_with_progress_and_timings(graph, tmp_path):
     assert shares[0] == 0
     assert shares[-1] == 1
     assert len({phase for phase, _ in told}) > 2
+
+
+@needs_rtx
+def test_what_is_really_built_is_kept_and_found_again(graph, tmp_path):
+    """RTX builds; loading its engine takes a GPU, so the double runs the graph in its place."""
+    code = """
+    sys.path.insert(0, sys.argv[3])
+    import numpy as np
+    from cuda_double import DriverDouble, TensorRTDouble
+    from mmfusion_ros.core.artifact import open_artifact
+    from mmfusion_ros.core.engines import EngineOptions
+    from mmfusion_ros.core.engines.tensorrt import open_on
+    driver = DriverDouble()
+    double = TensorRTDouble(driver)
+    class Library:
+        Runtime = staticmethod(lambda log: Loader)
+        TensorIOMode, nptype = double.TensorIOMode, double.nptype
+        def __getattr__(self, name): return getattr(tensorrt_rtx, name)
+        __name__ = "tensorrt_rtx"
+    class Loader:
+        @staticmethod
+        def deserialize_cuda_engine(serialized):
+            loaded.append(len(serialized))
+            return double.Runtime(None).deserialize_cuda_engine(double.MARK + graph)
+    loaded, library = [], Library()
+    artifact = open_artifact(Path(sys.argv[1]).parent)
+    inputs = {name: np.ones(spec.shape, spec.dtype) for name, spec in artifact.inputs.items()}
+    for _ in range(2):
+        with open_on(library, driver, artifact, EngineOptions(cache=Path(sys.argv[2]))) as engine:
+            fused = engine.run(inputs)["fused"]
+            kept = engine.path.stat().st_size
+    print(json.dumps([loaded, kept, int(fused.min()), int(fused.max()), len(driver.leaks)]))
+    """
+    loaded, kept, low, high, leaks = result_of(
+        code, graph, tmp_path / "cache", Path(__file__).resolve().parents[3]
+    )
+    assert loaded == [kept, kept]
+    assert kept > 1000
+    assert (low, high, leaks) == (2, 2, 0)
+    assert len(list((tmp_path / "cache").glob("timings-*.cache"))) == 1
 
 
 @needs_rtx

@@ -142,7 +142,7 @@ def import_tensorrt() -> Any:
 
 def scan_form(plugin: ScanPlugin) -> str:
     """How the selective scan is run, for people."""
-    return "plugin" if plugin.registered else f"loop ({plugin.reason})"
+    return "plugin" if plugin.registered else f"two-level loop ({plugin.reason})"
 
 
 @functools.cache
@@ -170,7 +170,7 @@ def _keys(
             compute_capability=gpu.compute_capability,
             library=f"{tensorrt.__name__} {tensorrt.__version__}",
             precision=options.precision,
-            scan="plugin" if plugin.registered else "loop",
+            scan="plugin" if plugin.registered else "two-level loop",
             plugin=plugin.digest,
             settings=dataclasses.asdict(BuilderSettings(hardware_compatible=hardware_compatible)),
         )

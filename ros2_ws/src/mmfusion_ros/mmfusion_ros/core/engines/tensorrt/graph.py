@@ -14,9 +14,10 @@ SCAN = ("mmfusion", "SelectiveScan")  # domain and operator of the selective sca
 def parsable_graph(path: Path, *, scan_is_plugin: bool = False) -> bytes:
     """The graph without what TensorRT's parser refuses, computing the same.
 
-    Bytes are left at its edges only, see `bytes_at_the_edges`. Model-local functions are put in
-    where they are called: the parser would take them rather than a plugin of the same name, and
-    nothing that it says of a node in one tells which call it is of.
+    The selective scan is left to its plugin, or becomes that of `scan_in_two_levels`. Bytes are
+    left at the edges only, see `bytes_at_the_edges`. Model-local functions are put in where they
+    are called: the parser would take them rather than a plugin of the same name, and nothing that
+    it says of a node in one tells which call it is of.
 
     Args:
         path: ONNX file.
@@ -31,6 +32,9 @@ def parsable_graph(path: Path, *, scan_is_plugin: bool = False) -> bytes:
         from mmfusion_ros.core.engines.tensorrt.byte_edges import (  # noqa: PLC0415
             bytes_at_the_edges,
         )
+        from mmfusion_ros.core.engines.tensorrt.scan_loop import (  # noqa: PLC0415
+            scan_in_two_levels,
+        )
     except ImportError as error:
         raise EngineError(
             f"a graph for TensorRT cannot be prepared without onnx ({error}); install it with "
@@ -42,6 +46,8 @@ def parsable_graph(path: Path, *, scan_is_plugin: bool = False) -> bytes:
             kept = [each for each in model.functions if (each.domain, each.name) != SCAN]
             del model.functions[:]
             model.functions.extend(kept)
+        else:
+            scan_in_two_levels(model, SCAN)
         model = onnx.inliner.inline_local_functions(model)
         bytes_at_the_edges(model)
         encoded: bytes = model.SerializeToString()
