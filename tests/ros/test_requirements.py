@@ -14,7 +14,10 @@ PROJECTS = {"cv2": "opencv-python-headless", "yaml": "PyYAML"}
 # Part of Jinja's interface; for type checkers alone.
 NOT_OURS = {"markupsafe", "typing_extensions"}
 # Looked for, and done without where they are not.
-OPTIONAL = {"backports", "compression", "zstandard", "distributed", "mmfusion", "onnx", "openvino"}
+OPTIONAL = {
+    *("backports", "compression", "zstandard", "distributed", "mmfusion", "onnx", "openvino"),
+    *("tensorrt", "tensorrt_rtx", "cuda"),
+}
 
 
 def required() -> list[str]:

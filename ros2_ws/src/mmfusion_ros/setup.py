@@ -50,11 +50,14 @@ setup(
         "fleet": ["distributed>=2025.1"],
         # The backend openvino; onnx brings graphs into the form that it reads.
         "openvino": ["onnx>=1.17,<2", "openvino>=2025.0,<2027"],
+        # The backend tensorrt; TensorRT itself comes with JetPack or from NVIDIA.
+        "tensorrt": ["cuda-bindings>=12.6,<14", "onnx>=1.17,<2"],
     },
     zip_safe=False,
     entry_points={
         "console_scripts": [
             f"bag_to_folder = {PACKAGE}.bag_to_folder:main",
+            f"build_engine = {PACKAGE}.build_engine:main",
             f"fusion_node = {PACKAGE}.fusion_node:main",
             f"camera_player = {PACKAGE}.camera_player:main",
             f"doctor = {PACKAGE}.doctor:main",

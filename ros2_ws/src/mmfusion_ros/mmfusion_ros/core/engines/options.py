@@ -32,6 +32,8 @@ class EngineOptions:
             then reduced precision must have been measured before.
         fallback: backend that takes over, in fp32, if this one cannot be opened, misses its
             tolerances or fails while running; "" for none.
+        hardware_compatible: build a TensorRT engine that also runs on other GPUs of this one's
+            compute capability. One that is there already is used either way.
     """
 
     backend: str = "auto"
@@ -40,6 +42,7 @@ class EngineOptions:
     cache: Path | None = None
     samples: Path | None = None
     fallback: str = ""
+    hardware_compatible: bool = False
 
     @property
     def cache_folder(self) -> Path:

@@ -1,0 +1,239 @@
+"""Built engines on disk: each under the key of all that it depends on."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mmfusion_ros.core.atomic_file import written_whole
+from mmfusion_ros.core.engines.progress import Progress
+from mmfusion_ros.core.errors import EngineError
+
+_logger = logging.getLogger(__name__)
+_Opened = TypeVar("_Opened")
+_LOOK_EVERY_S = 0.2
+
+
+class UnusableEngineError(EngineError):
+    """A built engine is not what it was taken for; another one is to be built."""
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """Whatever makes an engine another one.
+
+    Attributes:
+        graph: SHA-256 of the ONNX file.
+        form: of the graph that is made of it for the library.
+        gpu: name of the device; empty if the engine runs on any of the compute capability.
+        compute_capability: of the device.
+        library: name and version.
+        precision: that the graph computes in.
+        scan: how the selective scan is run.
+        plugin: digest of the plugins that are built in; empty for none.
+        settings: of the builder.
+    """
+
+    graph: str
+    form: int
+    gpu: str
+    compute_capability: tuple[int, int]
+    library: str
+    precision: str
+    scan: str
+    plugin: str
+    settings: Mapping[str, object]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """In clear, for JSON."""
+        document = asdict(self)
+        document["compute_capability"] = list(self.compute_capability)
+        return document
+
+    @property
+    def digest(self) -> str:
+        """Short name; equal for equal keys only."""
+        told = json.dumps(self.document, sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+class EngineCache:
+    """A folder of engines; several processes may use it at a time.
+
+    ``<key>.engine`` is the engine, ``<key>.json`` tells the key in clear, and size and digest of
+    the engine. It is written last: what it does not vouch for is not used. Nothing is ever
+    written under the name of another key.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def engine_path(self, key: EngineKey) -> Path:
+        """Where the engine of a key lies."""
+        return self._folder / f"{key.digest}.engine"
+
+    def description_path(self, key: EngineKey) -> Path:
+        """Where the engine of a key is described."""
+        return self._folder / f"{key.digest}.json"
+
+    def obtain(
+        self,
+        keys: Sequence[EngineKey],
+        build: Callable[[], bytes],
+        use: Callable[[bytes, Path], _Opened],
+        progress: Progress | None = None,
+    ) -> _Opened:
+        """An engine from the folder, or built now.
+
+        Of several processes that want the same engine, one builds it and the others wait. A
+        builder that is killed leaves nothing that is used, and the next one goes on.
+
+        Args:
+            keys: of the engines that serve, the one first that is built if there is none.
+            build: makes it.
+            use: makes of an engine, and of where it lies, what is wanted.
+            progress: called while another process builds.
+
+        Raises:
+            EngineError: from ``build`` or ``use``; UnusableEngineError from ``use`` for an engine
+                that was built now only, a kept one is built anew then.
+        """
+        for key in keys:
+            if (found := self._use_kept(key, use)) is not None:
+                return found
+        key = keys[0]
+        with self._alone(key, progress) as waited:
+            if waited and (found := self._use_kept(key, use)) is not None:
+                return found
+            started = time.monotonic()
+            engine = build()
+            self._keep(key, engine, time.monotonic() - started)
+        return use(engine, self.engine_path(key))
+
+    def _use_kept(self, key: EngineKey, use: Callable[[bytes, Path], _Opened]) -> _Opened | None:
+        try:
+            engine = self._load(key)
+            return None if engine is None else use(engine, self.engine_path(key))
+        except UnusableEngineError as error:
+            path = self.engine_path(key)
+            _logger.warning("engine: %s cannot be used: %s; building it anew", path, error)
+            return None
+
+    def _load(self, key: EngineKey) -> bytes | None:
+        """The engine; None if there is none.
+
+        Raises:
+            UnusableEngineError: if there is one, but not as it was written.
+        """
+        try:
+            described = json.loads(self.description_path(key).read_text(encoding="utf-8"))
+            same_key = described["key"] == key.document
+            size, digest = int(described["size"]), str(described["sha256"])
+        except FileNotFoundError:
+            if self.engine_path(key).exists():
+                raise UnusableEngineError("its writing was cut off") from None
+            return None
+        except OSError as error:
+            raise UnusableEngineError(f"no description ({error.strerror})") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnusableEngineError(f"its description is damaged ({error!r})") from error
+        if not same_key:
+            raise UnusableEngineError("it is described as of another key")
+        try:
+            engine = self.engine_path(key).read_bytes()
+        except OSError as error:
+            raise UnusableEngineError(f"it cannot be read ({error.strerror})") from error
+        if len(engine) != size:
+            raise UnusableEngineError(f"it has {len(engine)} bytes, expected {size}")
+        if hashlib.sha256(engine).hexdigest() != digest:
+            raise UnusableEngineError("its SHA-256 is not that of its description")
+        return engine
+
+    def _keep(self, key: EngineKey, engine: bytes, seconds: float) -> None:
+        description = {
+            "key": key.document,
+            "built": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+            "build_seconds": round(seconds, 1),
+            "size": len(engine),
+            "sha256": hashlib.sha256(engine).hexdigest(),
+        }
+        try:
+            # An older description would not fit the new engine, if this were cut off between.
+            self.description_path(key).unlink(missing_ok=True)
+            with written_whole(self.engine_path(key)) as file:
+                file.write(engine)
+            with written_whole(self.description_path(key)) as file:
+                file.write(f"{json.dumps(description, indent=1)}\n".encode())
+            _sync(self._folder)
+        except OSError as error:
+            _logger.warning(
+                "engine: %s cannot be written (%s); the next start builds it again",
+                self.engine_path(key),
+                error.strerror,
+            )
+        else:
+            _logger.info("engine: kept as %s", self.engine_path(key))
+
+    @contextlib.contextmanager
+    def _alone(self, key: EngineKey, progress: Progress | None) -> Iterator[bool]:
+        """Hold the lock of a key; the value tells whether another process held it before.
+
+        The system lets go of it when a process ends, however it ends. The file stays: another
+        process may be about to lock it.
+        """
+        path = self._folder / f"{key.digest}.lock"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        except OSError as error:
+            _logger.warning(
+                "engine: %s cannot be written (%s); building for this run alone",
+                self._folder,
+                error.strerror,
+            )
+            yield False
+            return
+        with file:
+            waited = False
+            while not _locked(file.fileno()):
+                if not waited:
+                    _logger.info("engine: another process builds %s, waiting for it", path.stem)
+                    waited = True
+                if progress is not None:
+                    progress("waiting for another process that builds it", 0.0)
+                time.sleep(_LOOK_EVERY_S)
+            self._sweep(key)
+            yield waited
+
+    def _sweep(self, key: EngineKey) -> None:
+        """Remove what a killed builder of this key was writing."""
+        for path in self._folder.glob(f".{key.digest}.*"):
+            path.unlink(missing_ok=True)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sync(folder: Path) -> None:
+    """Let the names in a folder outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,181 @@
+"""TensorRT: the graph on an NVIDIA GPU, versions 10.3 to 11."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from pathlib import Path
+from typing import Any
+
+from packaging.version import InvalidVersion, Version
+
+from mmfusion_ros.core.artifact import Artifact
+from mmfusion_ros.core.engines.cuda_probe import cuda_devices
+from mmfusion_ros.core.engines.engine_cache import EngineCache, EngineKey
+from mmfusion_ros.core.engines.options import EngineOptions
+from mmfusion_ros.core.engines.precision_gate import accept
+from mmfusion_ros.core.engines.progress import Progress
+from mmfusion_ros.core.engines.tensorrt.builder import BuilderSettings, build
+from mmfusion_ros.core.engines.tensorrt.driver import CudaDriver, CudaRuntime, Gpu
+from mmfusion_ros.core.engines.tensorrt.engine import TensorRTEngine
+from mmfusion_ros.core.engines.tensorrt.graph import FORM, parsable_graph
+from mmfusion_ros.core.engines.tensorrt.logger import make_logger
+from mmfusion_ros.core.engines.tensorrt.scan_plugin import ScanPlugin, register_scan_plugin
+from mmfusion_ros.core.errors import ArtifactError, EngineError
+
+_logger = logging.getLogger(__name__)
+_OLDEST = Version("10.3")
+_DEVICE = 0  # CUDA_VISIBLE_DEVICES chooses another one
+
+
+def open_tensorrt(
+    artifact: Artifact, options: EngineOptions, progress: Progress | None = None
+) -> TensorRTEngine:
+    """Open an artifact's engine, from the cache or built now.
+
+    Args:
+        artifact: opened artifact.
+        options: what the user wants.
+        progress: called while the engine is built; what it raises cancels that and comes out.
+
+    Raises:
+        EngineError: if there is no GPU or no TensorRT, the engine can be neither built nor loaded,
+            or in reduced precision it misses the artifact's tolerances.
+    """
+    devices, reason = cuda_devices()
+    if not devices:
+        raise EngineError(f"backend tensorrt needs an NVIDIA GPU and its driver: {reason}")
+    return open_on(import_tensorrt(), CudaRuntime(), artifact, options, progress)
+
+
+def open_on(
+    tensorrt: Any,
+    driver: CudaDriver,
+    artifact: Artifact,
+    options: EngineOptions,
+    progress: Progress | None = None,
+) -> TensorRTEngine:
+    """Open an artifact's engine with a library and a driver that are there; see `open_tensorrt`."""
+    gpu = driver.gpus()[_DEVICE]
+    driver.use(_DEVICE)
+    _register_plugins(tensorrt)
+    plugin = register_scan_plugin(tensorrt, gpu.compute_capability)
+    try:
+        path = artifact.graph_for(options.precision)
+    except ArtifactError as error:  # it is whole, but has not what is asked for
+        raise EngineError(str(error)) from error
+    keys = _keys(tensorrt, gpu, artifact, options, plugin)
+    timings = f"timings-{gpu.name}-{tensorrt.__name__}-{tensorrt.__version__}.cache"
+
+    def build_now() -> bytes:
+        _logger.info(
+            "engine: building %s of %s for %s with TensorRT %s; this takes minutes, once",
+            options.precision,
+            artifact.name,
+            gpu.name,
+            tensorrt.__version__,
+        )
+        return build(
+            tensorrt,
+            parsable_graph(path, scan_is_plugin=plugin.registered),
+            BuilderSettings(hardware_compatible=options.hardware_compatible),
+            options.cache_folder / timings.replace(" ", "_").replace("/", "_"),
+            progress,
+        )
+
+    def load(serialized: bytes, kept: Path) -> TensorRTEngine:
+        return TensorRTEngine(
+            tensorrt,
+            serialized,
+            artifact,
+            driver,
+            precision=options.precision,
+            scan=scan_form(plugin),
+            path=kept,
+        )
+
+    engine = EngineCache(options.cache_folder).obtain(keys, build_now, load, progress)
+    try:
+        engine.gate = accept(engine, artifact, options, keys[0].digest, progress)
+    except BaseException:
+        engine.close()
+        raise
+    _logger.info(
+        "engine: tensorrt %s in %s on %s, selective scan as %s, %s",
+        tensorrt.__version__,
+        engine.precision,
+        gpu.name,
+        engine.scan,
+        "one CUDA graph" if engine.captured else "no CUDA graph",
+    )
+    return engine
+
+
+def import_tensorrt() -> Any:
+    """The module.
+
+    Raises:
+        EngineError: if it is missing, lacks its libraries or is too old.
+    """
+    try:
+        import tensorrt  # noqa: PLC0415 (heavy, and optional)
+    except (ImportError, OSError) as error:  # the latter for a library that does not load
+        raise EngineError(
+            f"backend tensorrt cannot be imported ({error}); install NVIDIA's TensorRT {_OLDEST} "
+            "or newer with its Python bindings; on a Jetson 'sudo apt install python3-libnvinfer', "
+            "and let a virtual environment see it with --system-site-packages"
+        ) from error
+    try:
+        version = Version(tensorrt.__version__)
+    except (AttributeError, InvalidVersion) as error:
+        raise EngineError(
+            f"the tensorrt that is imported from {tensorrt.__path__} has no version ({error}); "
+            "install TensorRT again"
+        ) from error
+    if version < _OLDEST:
+        raise EngineError(
+            f"TensorRT {version} is too old; expected {_OLDEST} or newer, as of JetPack 6.2"
+        )
+    return tensorrt
+
+
+def scan_form(plugin: ScanPlugin) -> str:
+    """How the selective scan is run, for people."""
+    return "plugin" if plugin.registered else f"two-level loop ({plugin.reason})"
+
+
+@functools.cache
+def _register_plugins(tensorrt: Any) -> Any:
+    """Let the library know the plugins that come with it, RoiAlign's among them.
+
+    Returns:
+        The logger, which the library goes on using.
+    """
+    log = make_logger(tensorrt)
+    tensorrt.init_libnvinfer_plugins(log, "")
+    return log
+
+
+def _keys(
+    tensorrt: Any, gpu: Gpu, artifact: Artifact, options: EngineOptions, plugin: ScanPlugin
+) -> list[EngineKey]:
+    """Of the engine to build, and of others that serve."""
+
+    def key(*, hardware_compatible: bool) -> EngineKey:
+        return EngineKey(
+            graph=artifact.reduced_digests.get(options.precision, artifact.digest),
+            form=FORM,
+            gpu="" if hardware_compatible else gpu.name,
+            compute_capability=gpu.compute_capability,
+            library=f"{tensorrt.__name__} {tensorrt.__version__}",
+            precision=options.precision,
+            scan="plugin" if plugin.registered else "two-level loop",
+            plugin=plugin.digest,
+            settings=dataclasses.asdict(BuilderSettings(hardware_compatible=hardware_compatible)),
+        )
+
+    compatible = key(hardware_compatible=True)
+    if options.hardware_compatible:
+        return [compatible]
+    return [key(hardware_compatible=False), compatible]

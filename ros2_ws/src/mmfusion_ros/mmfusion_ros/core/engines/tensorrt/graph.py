@@ -1,0 +1,58 @@
+"""An artifact's graph in the form that TensorRT's parser takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmfusion_ros.core.errors import EngineError
+
+FORM = 1  # of what is made here: another one makes another engine
+
+SCAN = ("mmfusion", "SelectiveScan")  # domain and operator of the selective scan
+
+
+def parsable_graph(path: Path, *, scan_is_plugin: bool = False) -> bytes:
+    """The graph without what TensorRT's parser refuses, computing the same.
+
+    The selective scan is left to its plugin, or becomes that of `scan_in_two_levels`. Bytes are
+    left at the edges only, see `bytes_at_the_edges`. Model-local functions are put in where they
+    are called: the parser would take them rather than a plugin of the same name, and nothing that
+    it says of a node in one tells which call it is of.
+
+    Args:
+        path: ONNX file.
+        scan_is_plugin: a plugin takes the nodes of the selective scan; their function is dropped.
+
+    Raises:
+        EngineError: if ``onnx`` is missing, or the file is no graph that has such a form.
+    """
+    try:
+        import onnx.inliner  # noqa: PLC0415 (heavy, and optional)
+
+        from mmfusion_ros.core.engines.tensorrt.byte_edges import (  # noqa: PLC0415
+            bytes_at_the_edges,
+        )
+        from mmfusion_ros.core.engines.tensorrt.scan_loop import (  # noqa: PLC0415
+            scan_in_two_levels,
+        )
+    except ImportError as error:
+        raise EngineError(
+            f"a graph for TensorRT cannot be prepared without onnx ({error}); install it with "
+            "'pip install onnx'"
+        ) from error
+    try:
+        model = onnx.load(path)
+        if scan_is_plugin:
+            kept = [each for each in model.functions if (each.domain, each.name) != SCAN]
+            del model.functions[:]
+            model.functions.extend(kept)
+        else:
+            scan_in_two_levels(model, SCAN)
+        model = onnx.inliner.inline_local_functions(model)
+        bytes_at_the_edges(model)
+        encoded: bytes = model.SerializeToString()
+    except EngineError:
+        raise
+    except Exception as error:  # those of onnx and protobuf share no other base
+        raise EngineError(f"{path} cannot be prepared for TensorRT: {error}") from error
+    return encoded
