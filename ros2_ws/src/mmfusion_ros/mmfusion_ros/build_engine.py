@@ -87,7 +87,7 @@ def _run(options: argparse.Namespace) -> None:
             bar.update(step - bar.n)
 
         with open_tensorrt(artifact, wanted, progress) as engine:
-            scan = engine.scan
+            scan = engine.selective_scan
     print(f"{engine.path} runs {artifact.name} in {engine.precision}, selective scan as {scan}")
 
 

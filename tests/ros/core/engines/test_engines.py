@@ -18,6 +18,7 @@ from artifacts import write_artifact
 from mmfusion_ros.core import engines
 from mmfusion_ros.core.artifact import Artifact, open_artifact
 from mmfusion_ros.core.engines import BACKENDS, EngineOptions, open_engine
+from mmfusion_ros.core.engines import tensorrt as tensorrt_engine
 from mmfusion_ros.core.engines.cuda_probe import CudaDevice
 from mmfusion_ros.core.errors import EngineError
 
@@ -83,8 +84,9 @@ def test_auto_says_what_it_chose(artifact, caplog, monkeypatch):
 
 @pytest.mark.parametrize(("backend", "opens"), [("auto", True), ("tensorrt", False)])
 def test_without_the_library_a_device_is_of_no_use(artifact, caplog, monkeypatch, backend, opens):
-    monkeypatch.setattr(engines, "cuda_devices", lambda: ([CudaDevice("Orin", (8, 7))], ""))
-    monkeypatch.setitem(sys.modules, "mmfusion_ros.core.engines.tensorrt", None)
+    for module in (engines, tensorrt_engine):
+        monkeypatch.setattr(module, "cuda_devices", lambda: ([CudaDevice("Orin", (8, 7))], ""))
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     options = EngineOptions(backend)
     if opens:
         with caplog.at_level(logging.INFO), open_engine(artifact, options) as engine:

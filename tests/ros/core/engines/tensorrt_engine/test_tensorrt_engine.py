@@ -47,7 +47,7 @@ def opened(tensorrt, serialized, artifact):
         artifact,
         tensorrt.driver,
         precision="fp32",
-        scan="loop",
+        selective_scan="loop",
         path=Path("none"),
     )
 

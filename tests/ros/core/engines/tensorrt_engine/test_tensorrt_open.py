@@ -140,12 +140,12 @@ def test_a_kept_engine_that_does_not_load_is_built_anew(artifact, options, drive
 
 def test_the_engine_tells_how_the_scan_is_run(artifact, options, driver, monkeypatch):
     with open_on(TensorRTDouble(driver), driver, artifact, options) as engine:
-        assert engine.scan.startswith("two-level loop (")
+        assert engine.selective_scan.startswith("two-level loop (")
     plugin = ScanPlugin(digest="a" * 64)
     monkeypatch.setattr(backend, "register_scan_plugin", lambda *_: plugin)
     tensorrt = TensorRTDouble(driver)
     with open_on(tensorrt, driver, artifact, options) as engine:
-        assert engine.scan == "plugin"
+        assert engine.selective_scan == "plugin"
     assert tensorrt.builds == 1  # an engine of its own
 
 

@@ -7,7 +7,6 @@ imported before: the names of the backends are for command lines too.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -166,9 +165,6 @@ def _open_on_cpu(artifact: Artifact, options: EngineOptions, progress: Progress 
 
 
 def _open_tensorrt(artifact: Artifact, options: EngineOptions, progress: Progress | None) -> Engine:
-    try:
-        tensorrt = importlib.import_module("mmfusion_ros.core.engines.tensorrt")
-    except ImportError as error:
-        raise EngineError(f"backend tensorrt cannot be imported ({error})") from error
-    engine: Engine = tensorrt.open_tensorrt(artifact, options, progress)
-    return engine
+    from mmfusion_ros.core.engines.tensorrt import open_tensorrt  # noqa: PLC0415
+
+    return open_tensorrt(artifact, options, progress)

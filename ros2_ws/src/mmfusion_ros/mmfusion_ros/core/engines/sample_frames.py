@@ -19,6 +19,10 @@ from mmfusion_ros.core.atomic_file import written_whole
 from mmfusion_ros.core.errors import EngineError
 
 _ABOUT = "about"  # beside the inputs; a graph whose input has that name does not exist
+# What NumPy raises of a file that is cut off, empty or something else.
+_DAMAGED = (
+    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile,
+)  # fmt: skip
 _HOW = "write one with 'ros2 run mmfusion_ros sample_frames BAG --artifact ARTIFACT --out FILE'"
 # All that reading a file that is damaged, or another, can raise.
 _DAMAGE = (

@@ -91,7 +91,7 @@ def open_on(
             artifact,
             driver,
             precision=options.precision,
-            scan=scan_form(plugin),
+            selective_scan=scan_form(plugin),
             path=kept,
         )
 
@@ -106,7 +106,7 @@ def open_on(
         tensorrt.__version__,
         engine.precision,
         gpu.name,
-        engine.scan,
+        engine.selective_scan,
         "one CUDA graph" if engine.captured else "no CUDA graph",
     )
     return engine

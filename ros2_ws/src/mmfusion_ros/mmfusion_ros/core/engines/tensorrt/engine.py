@@ -45,7 +45,6 @@ class TensorRTEngine(Engine):
     the outputs of its inputs, so there is none left by then.
 
     Attributes:
-        scan: how the selective scan is run.
         captured: whether a frame is one CUDA graph.
         path: where the engine is kept.
     """
@@ -60,7 +59,7 @@ class TensorRTEngine(Engine):
         driver: CudaDriver,
         *,
         precision: str,
-        scan: str,
+        selective_scan: str,
         path: Path,
     ) -> None:
         """Load an engine onto the GPU and run it once.
@@ -71,7 +70,7 @@ class TensorRTEngine(Engine):
             artifact: that it was built of.
             driver: of CUDA.
             precision: that it computes in.
-            scan: how the selective scan is run.
+            selective_scan: how that operator is computed.
             path: where the engine is kept.
 
         Raises:
@@ -79,7 +78,7 @@ class TensorRTEngine(Engine):
             EngineError: if it cannot be run.
         """
         self.precision = precision
-        self.scan = scan
+        self.selective_scan = selective_scan
         self.path = path
         self.captured = False
         self._driver = driver
