@@ -8,7 +8,7 @@ import json
 import logging
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ PRECISIONS = ("fp16", "bf16", "int8")
 _NETWORKS = ("fusion.network", "saliency.network", "joint.network")
 _TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _BF16_OPSET = 22  # the first in which convolutions take bfloat16; they mean the same as before
+_Ends = Callable[[NodeProto], Iterable[str]]
 _QUANTISED = ["Conv", "MatMul", "Gemm"]
 
 
@@ -172,7 +173,7 @@ def _quantise(model: onnx.ModelProto, frames: list[dict[str, NDArray[Any]]]) -> 
             target,
             _Reader(frames, {value.name for value in model.graph.input}),
             op_types_to_quantize=_QUANTISED,
-            nodes_to_quantize=_behind_first_layers(model),
+            nodes_to_quantize=_between_first_and_last_layers(model),
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
@@ -187,14 +188,26 @@ def _quantise(model: onnx.ModelProto, frames: list[dict[str, NDArray[Any]]]) -> 
         return onnx.load(target)
 
 
-def _behind_first_layers(model: onnx.ModelProto) -> list[str]:
-    """Names of what is quantised: not the first layers, which need all grey levels of a picture."""
-    chosen: list[str] = []
+def _between_first_and_last_layers(model: onnx.ModelProto) -> list[str]:
+    """Names of what is quantised.
+
+    First layers need all grey levels of a picture, and what last layers round is in the result.
+    """
+    nodes = [node for node in model.graph.node if _in_network(node)]
+    behind = _reached(nodes, lambda node: node.input, lambda node: node.output)
+    before = _reached(nodes[::-1], lambda node: node.output, lambda node: node.input)
+    return [
+        node.name for node in nodes if node.op_type in _QUANTISED and node.name in behind & before
+    ]
+
+
+def _reached(nodes: Sequence[NodeProto], near: _Ends, far: _Ends) -> set[str]:
+    """Names of the nodes that a quantised one, passed before, is connected to."""
+    reached: set[str] = set()
     values: set[str] = set()
-    for node in filter(_in_network, model.graph.node):
-        behind = bool(values.intersection(node.input))
-        if node.op_type in _QUANTISED and behind:
-            chosen.append(node.name)
-        if node.op_type in _QUANTISED or behind:
-            values.update(node.output)
-    return chosen
+    for node in nodes:
+        if values.intersection(near(node)):
+            reached.add(node.name)
+        if node.op_type in _QUANTISED or node.name in reached:
+            values.update(far(node))
+    return reached
