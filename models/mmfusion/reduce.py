@@ -8,7 +8,7 @@ import json
 import logging
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ PRECISIONS = ("fp16", "bf16", "int8")
 _NETWORKS = ("fusion.network", "saliency.network", "joint.network")
 _TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _BF16_OPSET = 22  # the first in which convolutions take bfloat16; they mean the same as before
-_Ends = Callable[[NodeProto], Iterable[str]]
+_Ends = Callable[[NodeProto], list[str]]
 _QUANTISED = ["Conv", "MatMul", "Gemm"]
 
 
@@ -102,7 +102,7 @@ def _after_scans(model: onnx.ModelProto) -> set[str]:
     kept: set[str] = set()
     values: set[str] = set()
     for node in model.graph.node:
-        if node.domain == DOMAIN or values.intersection(node.input):
+        if _is_scan(node) or values.intersection(node.input):
             kept.add(node.name)
             if node.op_type != "LayerNormalization":
                 values.update(node.output)
@@ -164,6 +164,12 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc] # untyped
 
 def _quantise(model: onnx.ModelProto, frames: list[dict[str, NDArray[Any]]]) -> onnx.ModelProto:
     """Convolutions and matrix products of the networks in int8, with explicit scales."""
+    chosen = _quantised_layers(model)
+    if not chosen:
+        raise ExportError(
+            "nothing in this graph can be quantised: its layers are the first or last ones of "
+            "their network, or feed a selective scan; take fp16"
+        )
     logging.getLogger().setLevel(logging.ERROR)  # advice that does not apply
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "source.onnx", Path(folder) / "target.onnx"
@@ -173,7 +179,7 @@ def _quantise(model: onnx.ModelProto, frames: list[dict[str, NDArray[Any]]]) -> 
             target,
             _Reader(frames, {value.name for value in model.graph.input}),
             op_types_to_quantize=_QUANTISED,
-            nodes_to_quantize=_between_first_and_last_layers(model),
+            nodes_to_quantize=chosen,
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
@@ -188,26 +194,44 @@ def _quantise(model: onnx.ModelProto, frames: list[dict[str, NDArray[Any]]]) -> 
         return onnx.load(target)
 
 
-def _between_first_and_last_layers(model: onnx.ModelProto) -> list[str]:
+def _quantised_layers(model: onnx.ModelProto) -> list[str]:
     """Names of what is quantised.
 
-    First layers need all grey levels of a picture, and what last layers round is in the result.
+    First layers need all grey levels of a picture, what last layers round is in the result, and
+    selective scans add up what the layers before them round.
     """
-    nodes = [node for node in model.graph.node if _in_network(node)]
-    behind = _reached(nodes, lambda node: node.input, lambda node: node.output)
-    before = _reached(nodes[::-1], lambda node: node.output, lambda node: node.input)
-    return [
-        node.name for node in nodes if node.op_type in _QUANTISED and node.name in behind & before
-    ]
+    nodes, back = list(model.graph.node), list(model.graph.node)[::-1]
+
+    def inputs(node: NodeProto) -> list[str]:
+        return list(node.input)
+
+    def outputs(node: NodeProto) -> list[str]:
+        return list(node.output)
+
+    chosen = _reached(nodes, inputs, outputs, _is_layer) & _reached(
+        back, outputs, inputs, _is_layer
+    )
+    chosen -= _reached(back, outputs, inputs, _is_scan)
+    return [node.name for node in nodes if _is_layer(node) and node.name in chosen]
 
 
-def _reached(nodes: Sequence[NodeProto], near: _Ends, far: _Ends) -> set[str]:
-    """Names of the nodes that a quantised one, passed before, is connected to."""
+def _is_layer(node: NodeProto) -> bool:
+    return node.op_type in _QUANTISED and _in_network(node)
+
+
+def _is_scan(node: NodeProto) -> bool:
+    return node.domain == DOMAIN
+
+
+def _reached(
+    nodes: Sequence[NodeProto], near: _Ends, far: _Ends, source: Callable[[NodeProto], bool]
+) -> set[str]:
+    """Names of the nodes that a source, passed before, is connected to."""
     reached: set[str] = set()
     values: set[str] = set()
     for node in nodes:
         if values.intersection(near(node)):
             reached.add(node.name)
-        if node.op_type in _QUANTISED or node.name in reached:
+        if source(node) or node.name in reached:
             values.update(far(node))
     return reached
