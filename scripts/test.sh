@@ -36,7 +36,8 @@ esac
 apart=0 real=0
 OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile \
     -m "($selection) and not ros" "$@" || apart=$?
-if [[ $scope == unit ]]; then exit "$apart"; fi
+interrupted=2
+if [[ $scope == unit || $apart == "$interrupted" ]]; then exit "$apart"; fi
 
 # Real nodes want the machine to themselves.
 python -m pytest -m "($selection) and ros" "$@" || real=$?

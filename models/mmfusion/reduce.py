@@ -7,8 +7,11 @@ import importlib.metadata
 import json
 import logging
 import tempfile
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,11 @@ PRECISIONS = ("fp16", "bf16", "int8")
 # counts need all their digits.
 _NETWORKS = ("fusion.network", "saliency.network", "joint.network")
 _TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+# What NumPy raises of a file that is cut off, empty or something else.
+_DAMAGED = (
+    OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error,
+    tokenize.TokenError,
+)  # fmt: skip
 _BF16_OPSET = 22  # the first in which convolutions take bfloat16; they mean the same as before
 _Ends = Callable[[NodeProto], list[str]]
 _QUANTISED = ["Conv", "MatMul", "Gemm"]
@@ -85,7 +93,10 @@ def reduce_artifact(folder: Path, precision: str, samples: Path | None = None) -
     }
     validate_manifest(manifest)
     out.write_bytes(encoded)
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    # An artifact is worth nothing with half a manifest.
+    written = folder / "manifest.json.new"
+    written.write_text(json.dumps(manifest, indent=2) + "\n")
+    written.replace(folder / "manifest.json")
     return out
 
 
@@ -137,9 +148,9 @@ def _read_samples(path: Path, manifest: Mapping[str, Any]) -> list[dict[str, NDA
             stacks = {spec["name"]: file[spec["name"]] for spec in manifest["inputs"]}
     except KeyError as error:
         raise ExportError(f"{path} has no {error.args[0]}; record it with this artifact") from error
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise ExportError(f"{path} is not a file of sample frames ({error})") from error
-    count = min(len(stack) for stack in stacks.values())
+    count = min(len(stack) if stack.ndim else 0 for stack in stacks.values())
     for spec in manifest["inputs"]:
         stack = stacks[spec["name"]]
         if stack.dtype != spec["dtype"] or stack.shape != (count, *spec["shape"]) or not count:
@@ -170,8 +181,7 @@ def _quantise(model: onnx.ModelProto, frames: list[dict[str, NDArray[Any]]]) -> 
             "nothing in this graph can be quantised: its layers are the first or last ones of "
             "their network, or feed a selective scan; take fp16"
         )
-    logging.getLogger().setLevel(logging.ERROR)  # advice that does not apply
-    with tempfile.TemporaryDirectory() as folder:
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "source.onnx", Path(folder) / "target.onnx"
         onnx.save(onnx.shape_inference.infer_shapes(model, strict_mode=True), source)
         quantize_static(
@@ -192,6 +202,18 @@ def _quantise(model: onnx.ModelProto, frames: list[dict[str, NDArray[Any]]]) -> 
             },
         )
         return onnx.load(target)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the quantiser's advice, which does not apply; it goes to the root of all logs."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def _quantised_layers(model: onnx.ModelProto) -> list[str]:

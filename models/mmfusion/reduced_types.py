@@ -22,7 +22,7 @@ def reduce_types(
     """A copy of a model in which the chosen nodes compute in another floating point type.
 
     Inputs and outputs of the graph stay as they are, and so do nodes whose operator does not take
-    the type. Values beyond its range become its largest ones.
+    the type. Constants beyond its range become its largest values.
 
     Args:
         model: with float32 as its only floating point type between nodes.

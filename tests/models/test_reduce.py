@@ -184,7 +184,7 @@ def test_frames_of_another_size(artifact, frames, tmp_path):
         reduce_artifact(artifact, "int8", tmp_path / "other.npz")
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"PK\3\4 cut off"])
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\3\4 cut off", b"\x93NUMPY\1\0"])
 def test_what_is_no_file_of_frames(artifact, tmp_path, content):
     (tmp_path / "broken.npz").write_bytes(content)
     with pytest.raises(ExportError, match="not a file of sample frames"):

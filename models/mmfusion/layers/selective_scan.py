@@ -69,7 +69,7 @@ def selective_scan(  # noqa: PLR0917 (the order of the published operator)
             version=1,
         )
         return symbolic
-    if u.is_cuda and _has_triton():
+    if u.is_cuda and u.dtype != torch.float64 and _has_triton():
         from mmfusion.layers.selective_scan_triton import triton_selective_scan  # noqa: PLC0415
 
         return triton_selective_scan(u, step, a, b, c, d)
