@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -155,6 +157,40 @@ def test_a_backend_that_cannot_be_opened_fails_with_its_reason(peer, files, monk
         peer.diagnosed("engine", DiagnosticStatus.ERROR, "no cylinders")
         monkeypatch.undo()
         assert peer.change_state(CONFIGURE)
+
+
+def test_a_rig_that_lacks_what_the_artifact_needs_is_told_before_an_engine_is_opened(
+    peer, files, monkeypatch
+):
+    path = files["artifact"] / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["rig_packing"] = [f"thermal_from_rgb_h{n // 3}{n % 3}" for n in range(9)]
+    manifest["inputs"].append({"name": "rig", "dtype": "float32", "shape": [9], "meaning": "h"})
+    path.write_text(json.dumps(manifest))
+    rig = json.loads(files["rig"].read_text())
+    del rig["thermal_from_rgb"]
+    files["rig"].write_text(json.dumps(rig))
+    opened = []
+    monkeypatch.setattr(fusion_node, "open_engine", lambda *_: opened.append(True))
+    with running(**files):
+        assert not peer.change_state(CONFIGURE)
+        peer.diagnosed("engine", DiagnosticStatus.ERROR, "has no thermal_from_rgb homography")
+    assert not opened
+
+
+def test_an_engine_without_a_pipeline_is_closed(peer, files, monkeypatch):
+    closed = []
+    engine = SimpleNamespace(close=lambda: closed.append(True))
+    monkeypatch.setattr(fusion_node, "open_engine", lambda *_: engine)
+
+    def no_pipeline(*_):
+        raise MmfusionError("no pipe")
+
+    monkeypatch.setattr(fusion_node, "Pipeline", no_pipeline)
+    with running(**files):
+        assert not peer.change_state(CONFIGURE)
+        peer.diagnosed("engine", DiagnosticStatus.ERROR, "no pipe")
+    assert closed == [True]
 
 
 @pytest.mark.parametrize("autostart", [False, True])

@@ -91,7 +91,7 @@ def test_damaged_files_are_refused(path, artifact, content):
 def test_whatever_byte_is_damaged_nothing_else_is_raised(path, artifact):
     rng = np.random.default_rng(0)
     good, refused = path.read_bytes(), 0
-    for place in rng.integers(0, len(good), 300):
+    for place in rng.integers(0, len(good), 100):
         content = bytearray(good)
         content[place : place + 8] = rng.bytes(len(content[place : place + 8]))
         path.write_bytes(content)
@@ -99,7 +99,7 @@ def test_whatever_byte_is_damaged_nothing_else_is_raised(path, artifact):
             read_sample_frames(path, artifact)
         except EngineError:
             refused += 1
-    assert refused > 100
+    assert refused > 30
 
 
 HEADER = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1,)"

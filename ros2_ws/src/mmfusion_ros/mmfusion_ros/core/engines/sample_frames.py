@@ -63,8 +63,10 @@ def write_sample_frames(path: Path, artifact: Artifact, samples: SampleFrames) -
         OSError: if it cannot be written.
     """
     about = np.array(json.dumps(_about(artifact)))
+    # Any: newer NumPy has a keyword of its own, which must not be given to an older one.
+    arrays: dict[str, Any] = {_ABOUT: about, **samples.inputs}
     with written_whole(path) as file:
-        np.savez_compressed(file, **{_ABOUT: about}, **samples.inputs)
+        np.savez_compressed(file, **arrays)
 
 
 def read_sample_frames(path: Path, artifact: Artifact) -> SampleFrames:
