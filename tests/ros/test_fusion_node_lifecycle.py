@@ -28,6 +28,9 @@ from rcl_interfaces.msg import ParameterType, ParameterValue
 from rclpy.parameter import Parameter
 
 from mmfusion_ros import fusion_node, outputs
+from mmfusion_ros.core import engines
+from mmfusion_ros.core.engines import Cancelled
+from mmfusion_ros.core.engines.cuda_probe import CudaDevice
 from mmfusion_ros.core.errors import EngineError, MmfusionError
 from mmfusion_ros.fusion_node import FusionNode
 
@@ -304,7 +307,7 @@ def test_the_building_of_an_engine_ends_with_the_node(files, monkeypatch):
         assert end.wait(30)
         try:
             progress("building an engine", 0.5)
-        except EngineError:
+        except Cancelled:
             cancelled.set()
             raise
 
@@ -313,6 +316,41 @@ def test_the_building_of_an_engine_ends_with_the_node(files, monkeypatch):
         assert begun.wait(30)
     end.set()
     assert cancelled.wait(30)
+
+
+@pytest.mark.parametrize("backend", ["auto", "tensorrt"])
+def test_a_building_that_ended_with_the_node_opens_no_other_engine(files, monkeypatch, backend):
+    """Only the building itself is made up."""
+    begun, end, over = threading.Event(), threading.Event(), threading.Event()
+    opened, ends = [], []
+
+    def build(artifact, options, progress):
+        begun.set()
+        assert end.wait(30)
+        progress("building an engine", 0.5)
+
+    load = fusion_node._load
+
+    def watched_load(*arguments):
+        try:
+            return load(*arguments)
+        except BaseException as error:
+            ends.append(error)
+            raise
+        finally:
+            over.set()
+
+    monkeypatch.setattr(engines, "cuda_devices", lambda: ([CudaDevice("Orin", (8, 7))], ""))
+    monkeypatch.setattr(engines, "_open_tensorrt", build)
+    monkeypatch.setattr(engines, "_open_on_cpu", lambda *_: opened.append(True))
+    monkeypatch.setattr(fusion_node, "_load", watched_load)
+    options = {"backend": backend, "engine_fallback": "onnxruntime", "autostart": True}
+    with running(**files, **options):
+        assert begun.wait(30)
+    end.set()
+    assert over.wait(30)
+    assert [type(error) for error in ends] == [Cancelled]
+    assert not opened
 
 
 KINDS = {

@@ -28,8 +28,8 @@ from mmfusion_ros import topics
 from mmfusion_ros.cameras import Cameras
 from mmfusion_ros.clock_watch import ClockWatch
 from mmfusion_ros.core.artifact import Artifact, open_artifact
-from mmfusion_ros.core.engines import Engine, Progress, open_engine, open_fallback
-from mmfusion_ros.core.errors import EngineError, MmfusionError
+from mmfusion_ros.core.engines import Cancelled, Engine, Progress, open_engine, open_fallback
+from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.fusion_worker import FusionWorker
 from mmfusion_ros.core.guarded_pipeline import GuardedPipeline
@@ -293,7 +293,7 @@ class FusionNode(LifecycleNode):
 
         def progress(what: str, share: float) -> None:
             if unwanted.is_set():
-                raise EngineError("nobody waits for this engine any more")
+                raise Cancelled
             self._note_progress(what, share)
 
         def work() -> None:
