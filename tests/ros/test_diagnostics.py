@@ -145,6 +145,22 @@ def test_the_engine_is_an_error_until_it_has_run_again(state, problem, level, me
     assert values(status)["digest"] == "0123456789ab"
 
 
+def test_an_engine_that_stands_in_is_a_warning():
+    engine = SimpleNamespace(
+        backend="onnxruntime", precision="fp32", gate=None, stands_in="instead of tensorrt fp32: x"
+    )
+    guarded = SimpleNamespace(
+        state=EngineState.RUNNING,
+        problem="",
+        failures=0,
+        skipped=0,
+        pipeline=SimpleNamespace(engine=engine, artifact=SimpleNamespace(name="a", digest="0")),
+    )
+    status = engine_status(guarded)
+    assert status.level == WARN
+    assert status.message == "onnxruntime runs a instead of tensorrt fp32: x"
+
+
 def test_the_synchroniser_counts_and_warns_of_new_drops_only():
     sets = []
     synchronizer = Synchronizer(SynchronizerConfig(), sets.append)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +28,9 @@ from rcl_interfaces.msg import ParameterType, ParameterValue
 from rclpy.parameter import Parameter
 
 from mmfusion_ros import fusion_node, outputs
+from mmfusion_ros.core import engines
+from mmfusion_ros.core.engines import Cancelled
+from mmfusion_ros.core.engines.cuda_probe import CudaDevice
 from mmfusion_ros.core.errors import EngineError, MmfusionError
 from mmfusion_ros.fusion_node import FusionNode
 
@@ -157,6 +162,40 @@ def test_a_backend_that_cannot_be_opened_fails_with_its_reason(peer, files, monk
         assert peer.change_state(CONFIGURE)
 
 
+def test_a_rig_that_lacks_what_the_artifact_needs_is_told_before_an_engine_is_opened(
+    peer, files, monkeypatch
+):
+    path = files["artifact"] / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["rig_packing"] = [f"thermal_from_rgb_h{n // 3}{n % 3}" for n in range(9)]
+    manifest["inputs"].append({"name": "rig", "dtype": "float32", "shape": [9], "meaning": "h"})
+    path.write_text(json.dumps(manifest))
+    rig = json.loads(files["rig"].read_text())
+    del rig["thermal_from_rgb"]
+    files["rig"].write_text(json.dumps(rig))
+    opened = []
+    monkeypatch.setattr(fusion_node, "open_engine", lambda *_: opened.append(True))
+    with running(**files):
+        assert not peer.change_state(CONFIGURE)
+        peer.diagnosed("engine", DiagnosticStatus.ERROR, "has no thermal_from_rgb homography")
+    assert not opened
+
+
+def test_an_engine_without_a_pipeline_is_closed(peer, files, monkeypatch):
+    closed = []
+    engine = SimpleNamespace(close=lambda: closed.append(True))
+    monkeypatch.setattr(fusion_node, "open_engine", lambda *_: engine)
+
+    def no_pipeline(*_):
+        raise MmfusionError("no pipe")
+
+    monkeypatch.setattr(fusion_node, "Pipeline", no_pipeline)
+    with running(**files):
+        assert not peer.change_state(CONFIGURE)
+        peer.diagnosed("engine", DiagnosticStatus.ERROR, "no pipe")
+    assert closed == [True]
+
+
 @pytest.mark.parametrize("autostart", [False, True])
 def test_a_long_opening_says_how_far_it_is(peer, files, monkeypatch, capfd, autostart):
     go_on = threading.Event()
@@ -268,7 +307,7 @@ def test_the_building_of_an_engine_ends_with_the_node(files, monkeypatch):
         assert end.wait(30)
         try:
             progress("building an engine", 0.5)
-        except EngineError:
+        except Cancelled:
             cancelled.set()
             raise
 
@@ -277,6 +316,41 @@ def test_the_building_of_an_engine_ends_with_the_node(files, monkeypatch):
         assert begun.wait(30)
     end.set()
     assert cancelled.wait(30)
+
+
+@pytest.mark.parametrize("backend", ["auto", "tensorrt"])
+def test_a_building_that_ended_with_the_node_opens_no_other_engine(files, monkeypatch, backend):
+    """Only the building itself is made up."""
+    begun, end, over = threading.Event(), threading.Event(), threading.Event()
+    opened, ends = [], []
+
+    def build(artifact, options, progress):
+        begun.set()
+        assert end.wait(30)
+        progress("building an engine", 0.5)
+
+    load = fusion_node._load
+
+    def watched_load(*arguments):
+        try:
+            return load(*arguments)
+        except BaseException as error:
+            ends.append(error)
+            raise
+        finally:
+            over.set()
+
+    monkeypatch.setattr(engines, "cuda_devices", lambda: ([CudaDevice("Orin", (8, 7))], ""))
+    monkeypatch.setattr(engines, "_open_tensorrt", build)
+    monkeypatch.setattr(engines, "_open_on_cpu", lambda *_: opened.append(True))
+    monkeypatch.setattr(fusion_node, "_load", watched_load)
+    options = {"backend": backend, "engine_fallback": "onnxruntime", "autostart": True}
+    with running(**files, **options):
+        assert begun.wait(30)
+    end.set()
+    assert over.wait(30)
+    assert [type(error) for error in ends] == [Cancelled]
+    assert not opened
 
 
 KINDS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mmfusion_ros.core.engines import Cancelled
 from mmfusion_ros.core.errors import ArtifactError, EngineError
 from mmfusion_ros.core.guarded_pipeline import BACK_OFF, EngineState, GuardedPipeline
 
@@ -82,6 +83,23 @@ def test_the_least_score_outlives_the_pipeline():
 def test_what_the_first_opening_raises_comes_out():
     with pytest.raises(EngineError, match="no fuel"):
         Bench("shut")
+
+
+def test_an_opening_that_is_cancelled_is_no_failure():
+    def cancelled():
+        raise Cancelled
+
+    reasons = []
+    with pytest.raises(Cancelled):
+        GuardedPipeline(cancelled, open_fallback=reasons.append)
+    assert reasons == []
+    bench = Bench("bad")
+    bench.guarded.run("a")
+    bench.now += BACK_OFF[0]
+    bench.guarded._open = cancelled
+    with pytest.raises(Cancelled):
+        bench.guarded.run("b")
+    assert bench.guarded.failures == 1
 
 
 def test_a_failed_engine_is_closed_and_opened_after_the_back_off():

@@ -28,8 +28,8 @@ from mmfusion_ros import topics
 from mmfusion_ros.cameras import Cameras
 from mmfusion_ros.clock_watch import ClockWatch
 from mmfusion_ros.core.artifact import Artifact, open_artifact
-from mmfusion_ros.core.engines import Progress, open_engine, open_fallback
-from mmfusion_ros.core.errors import EngineError, MmfusionError
+from mmfusion_ros.core.engines import Cancelled, Engine, Progress, open_engine, open_fallback
+from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.fusion_worker import FusionWorker
 from mmfusion_ros.core.guarded_pipeline import GuardedPipeline
@@ -85,18 +85,29 @@ def _load(settings: Settings, progress: Progress) -> _Loaded:
             raise MmfusionError(f"parameter {name} is not set; start with -p {name}:=PATH")
     rig = load_rig(Path(settings.rig))
     artifact = open_artifact(Path(settings.artifact))
+    if artifact.rig_packing:
+        rig.pack(artifact.rig_packing)  # raises now what the pipeline would after opening an engine
 
     # The pipeline sees to the fallback: it has more patience with an engine that once ran.
     options = dataclasses.replace(settings.engine, fallback="")
 
     def open_pipeline() -> Pipeline:
-        return Pipeline(artifact, open_engine(artifact, options, progress), rig)
+        return _pipeline(artifact, open_engine(artifact, options, progress), rig)
 
     def fall_back(reason: str) -> Pipeline:
-        return Pipeline(artifact, open_fallback(artifact, settings.engine, reason), rig)
+        return _pipeline(artifact, open_fallback(artifact, settings.engine, reason), rig)
 
     fallback = fall_back if settings.engine_fallback else None
     return _Loaded(artifact, rig, GuardedPipeline(open_pipeline, open_fallback=fallback))
+
+
+def _pipeline(artifact: Artifact, engine: Engine, rig: Rig) -> Pipeline:
+    """One that has the engine, which is closed if there can be none."""
+    try:
+        return Pipeline(artifact, engine, rig)
+    except BaseException:
+        engine.close()
+        raise
 
 
 def _differing(names: Iterable[str], one: Settings, other: Settings) -> list[str]:
@@ -282,7 +293,7 @@ class FusionNode(LifecycleNode):
 
         def progress(what: str, share: float) -> None:
             if unwanted.is_set():
-                raise EngineError("nobody waits for this engine any more")
+                raise Cancelled
             self._note_progress(what, share)
 
         def work() -> None:

@@ -77,7 +77,8 @@ def test_outputs_are_the_graphs(artifact, backend, threads, monkeypatch):
 
 def test_auto_says_what_it_chose(artifact, caplog, monkeypatch):
     monkeypatch.setattr(engines, "cuda_devices", lambda: ([], "no GPU here"))
-    with caplog.at_level(logging.INFO), open_engine(artifact):
+    with caplog.at_level(logging.INFO), open_engine(artifact) as engine:
+        assert engine.stands_in == ""
         assert "not tensorrt: no GPU here" in caplog.text
         assert "onnxruntime on the CPU" in caplog.text
 
@@ -91,6 +92,8 @@ def test_without_the_library_a_device_is_of_no_use(artifact, caplog, monkeypatch
     if opens:
         with caplog.at_level(logging.INFO), open_engine(artifact, options) as engine:
             assert engine.backend == "onnxruntime"
+            told = "instead of tensorrt fp32: backend tensorrt cannot be imported"
+            assert engine.stands_in.startswith(told)
         assert "CUDA device Orin, so trying tensorrt" in caplog.text
         assert "not tensorrt: backend tensorrt cannot be imported" in caplog.text
     else:

@@ -14,7 +14,7 @@ from artifacts import CANDIDATES, add_reduced_graph, write_artifact
 from mmfusion_ros.core.artifact import open_artifact
 from mmfusion_ros.core.engines import EngineOptions, open_engine
 from mmfusion_ros.core.engines.likeness import EQUAL_DB
-from mmfusion_ros.core.engines.precision_gate import GateResult, Measure, gate_key
+from mmfusion_ros.core.engines.precision_gate import GateResult, Measure, gate_key, processor
 from mmfusion_ros.core.engines.sample_frames import SampleFrames, write_sample_frames
 from mmfusion_ros.core.errors import EngineError
 
@@ -138,6 +138,77 @@ def test_a_second_start_needs_no_frames_and_no_comparison(tmp_path, monkeypatch)
     for samples in (True, False):
         with bench.open(samples=samples) as engine:
             assert engine.gate == first
+
+
+def test_frames_that_are_gone_are_not_missed_once_they_were_compared(tmp_path, caplog):
+    bench = Bench(tmp_path)
+    bench.open().close()
+    bench.samples.unlink()
+    with bench.open() as engine:
+        assert engine.gate.passed
+    assert [r.message for r in caplog.records if "no sample frames at" in r.message] == [
+        f"engine: no sample frames at {bench.samples}; taking what {bench.kept} says"
+    ]
+    bench.kept.unlink()
+    with pytest.raises(EngineError, match=r"no sample frames at .*sample_frames BAG"):
+        bench.open()
+
+
+def test_frames_that_do_not_fit_are_told_all_the_same(tmp_path):
+    bench = Bench(tmp_path)
+    bench.open().close()
+    bench.samples.write_bytes(b"no archive")
+    with pytest.raises(EngineError, match="no file of sample frames"):
+        bench.open()
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_is_no_number_in_any_frame_is_not_accepted(tmp_path, place):
+    bench = Bench(tmp_path, tolerances={"thermal_range_next": {"mean_absolute_error": 1}})
+    frames = [inputs() for _ in range(3)]
+    write_sample_frames(bench.samples, bench.artifact, SampleFrames.of(frames))
+    bench.open().close()
+    frames[place]["thermal_range"][0] = np.nan
+    write_sample_frames(bench.samples, bench.artifact, SampleFrames.of(frames))
+    for samples in (True, False):
+        with pytest.raises(EngineError, match="_range_next mean_absolute_error is no number"):
+            bench.open(samples=samples)
+
+
+X86 = """processor : 0
+vendor_id : AuthenticAMD
+cpu family : 25
+model : 1
+model name : AMD EPYC
+cpu MHz : 2445.406
+flags : fpu sse2 avx2 fma nopl
+"""
+ARM = """processor : 0
+BogoMIPS : 62.50
+Features : fp asimd evtstrm asimdhp
+CPU implementer : 0x41
+CPU part : 0xd42
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "after", "same"),
+    [
+        (X86, "avx2", "avx2 avx512f", False),
+        (X86, "model : 1", "model : 17", False),
+        (X86, "nopl", "nopl ibpb", True),
+        (X86, "2445", "3000", True),
+        (X86, "fma nopl", "nopl fma", True),
+        (ARM, "0xd42", "0xd4b", False),
+        (ARM, "asimdhp", "asimdhp i8mm", False),
+        (ARM, "62.50", "50.00", True),
+        (ARM, ARM, ARM + ARM.replace("processor : 0", "processor : 1"), True),
+        (ARM, ARM, ARM + ARM.replace("0xd42", "0xd03"), False),
+    ],
+)
+def test_processors_are_told_apart_by_what_they_compute(text, before, after, same):
+    assert processor(text)
+    assert (processor(text.replace(before, after)) == processor(text)) == same
 
 
 def test_without_frames_nothing_is_accepted(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -85,6 +86,51 @@ def test_damaged_files_are_refused(path, artifact, content):
     path.write_bytes(content)
     with pytest.raises(EngineError, match=r"f.npz is no file of sample frames .*sample_frames BAG"):
         read_sample_frames(path, artifact)
+
+
+def test_whatever_byte_is_damaged_nothing_else_is_raised(path, artifact):
+    rng = np.random.default_rng(0)
+    good, refused = path.read_bytes(), 0
+    for place in rng.integers(0, len(good), 100):
+        content = bytearray(good)
+        content[place : place + 8] = rng.bytes(len(content[place : place + 8]))
+        path.write_bytes(content)
+        try:
+            read_sample_frames(path, artifact)
+        except EngineError:
+            refused += 1
+    assert refused > 30
+
+
+HEADER = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1,)"
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        b"\x93NUMPY\x01\x00\x40\x00" + HEADER,  # shorter than it says
+        b"\x93NUMPY\x01\x00\x02\x00((",  # TokenError, where NumPy reads old headers
+        b"\x93NUMPY\x01\x00\x0b\x00{'shape': 1",
+        b"\x93NUMPY",
+        b"",
+    ],
+)
+def test_a_damaged_array_is_refused(path, artifact, array):
+    """Within an archive that is whole."""
+    with np.load(path) as file:
+        names = [name for name in file.files if name != "rgb"]
+        others = {name: file[name] for name in names}
+    np.savez(path, **others)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("rgb.npy", array)
+    with pytest.raises(EngineError, match="no file of sample frames"):
+        read_sample_frames(path, artifact)
+
+
+def test_only_the_frames_and_what_they_are_of_are_written(path, artifact):
+    with zipfile.ZipFile(path) as archive:
+        names = {name.removesuffix(".npy") for name in archive.namelist()}
+    assert names == {"about", *artifact.inputs}
 
 
 def test_a_file_that_was_cut_is_refused(path, artifact):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
+from mmfusion_ros.core.engines import Cancelled
 from mmfusion_ros.core.errors import ArtifactError, EngineError
 from mmfusion_ros.core.frames import FrameSet
 from mmfusion_ros.core.pipeline import Pipeline
@@ -35,6 +36,8 @@ class GuardedPipeline:
 
     Where the artifact is to blame, it stays closed at once: the same graph would fail again. Where
     the engine fails too often, the fallback takes over for good, if there is one.
+
+    A `Cancelled` opening is no failure, and comes out.
 
     Nothing here waits: frame sets that come before the next attempt are not processed. One
     thread runs it; the attributes may be read from others.
@@ -110,6 +113,8 @@ class GuardedPipeline:
         self._attempts += 1
         try:
             self.pipeline = self._open()
+        except Cancelled:
+            raise  # no failure: nobody waits for it any more
         except Exception as error:  # noqa: BLE001
             self._note_failure(error)
             return False

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mmfusion_ros.core.engines.cuda_probe import cuda_devices
 from mmfusion_ros.core.engines.engine import Engine
 from mmfusion_ros.core.engines.options import PRECISIONS, EngineOptions
-from mmfusion_ros.core.engines.progress import Progress
+from mmfusion_ros.core.engines.progress import Cancelled, Progress
 from mmfusion_ros.core.errors import ArtifactError, EngineError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "BACKENDS",
     "FALLBACKS",
     "PRECISIONS",
+    "Cancelled",
     "Engine",
     "EngineOptions",
     "Progress",
@@ -47,9 +48,10 @@ def open_engine(
 
     Backends:
 
-    - ``auto``: TensorRT where there is a CUDA device and the library, else ONNX Runtime. OpenVINO
-      is never taken unasked: on some processors it computes in less than fp32 by itself, and its
-      figures are others, so it is to be somebody's choice.
+    - ``auto``: TensorRT where there is a CUDA device and the library, else ONNX Runtime, which
+      stands in for it where there is a device. OpenVINO is never taken unasked: on some
+      processors it computes in less than fp32 by itself, and its figures are others, so it is to
+      be somebody's choice.
     - ``onnxruntime``: CPU, the reference.
     - ``openvino``: CPU, faster on many.
     - ``tensorrt``: NVIDIA GPUs.
@@ -59,7 +61,8 @@ def open_engine(
     Args:
         artifact: opened artifact.
         options: what the user wants.
-        progress: called while an engine is built; what it raises cancels that and comes out.
+        progress: called while an engine is built; what it raises cancels that and comes out, if
+            it is no EngineError; see `Cancelled`.
 
     Raises:
         EngineError: if the backend is unknown, not installed, cannot load the graph or, in
@@ -130,6 +133,7 @@ def _open(artifact: Artifact, options: EngineOptions, progress: Progress | None)
 
 def _open_best(artifact: Artifact, options: EngineOptions, progress: Progress | None) -> Engine:
     devices, reason = cuda_devices()
+    stands_in = ""
     if devices:
         _logger.info("engine: CUDA device %s, so trying tensorrt", devices[0].name)
         try:
@@ -138,9 +142,12 @@ def _open_best(artifact: Artifact, options: EngineOptions, progress: Progress | 
             )
         except EngineError as error:
             reason = str(error)
-    _logger.info("engine: not tensorrt: %s", reason)
+            stands_in = f"instead of tensorrt {options.precision}: {reason}"
+    _logger.log(logging.WARNING if stands_in else logging.INFO, "engine: not tensorrt: %s", reason)
     _logger.info("engine: onnxruntime on the CPU")
-    return _open(artifact, dataclasses.replace(options, backend="onnxruntime"), progress)
+    engine = _open(artifact, dataclasses.replace(options, backend="onnxruntime"), progress)
+    engine.stands_in = stands_in
+    return engine
 
 
 def _open_on_cpu(artifact: Artifact, options: EngineOptions, progress: Progress | None) -> Engine:

@@ -33,6 +33,15 @@ _logger = logging.getLogger(__name__)
 
 _VERSION = 1  # of the kept file
 _AT_LEAST = {"psnr_db", "matched_share"}
+# Of /proc/cpuinfo, on x86 and on Arm; and how the features begin that change what is computed.
+_PROCESSOR = {
+    *("vendor_id", "cpu family", "model", "model name"),
+    *("CPU implementer", "CPU architecture", "CPU variant", "CPU part"),
+}
+_ARITHMETIC = (
+    *("sse", "ssse", "avx", "fma", "f16c", "amx"),
+    *("fp", "asimd", "sve", "sme", "bf16", "i8mm"),
+)
 _HOW_SAMPLES = (
     "write some with 'ros2 run mmfusion_ros sample_frames BAG --artifact ARTIFACT --out FILE' and "
     "pass them as engine_samples (--engine-samples)"
@@ -65,7 +74,9 @@ class Measure:
 
     def __str__(self) -> str:
         if math.isnan(self.value):
-            return f"{self.output}: nothing found in any frame, so {self.name} cannot be measured"
+            if self.name == "matched_share":
+                return f"{self.output}: nothing found in any frame, so {self.name} has no value"
+            return f"{self.output} {self.name} is no number, as outputs of a frame are none"
         side = "at least" if self.name in _AT_LEAST else "at most"
         return f"{self.output} {self.name} {self.value:.4g}, expected {side} {self.limit:g}"
 
@@ -161,11 +172,26 @@ def gate_key(artifact: Artifact, precision: str, runs_with: str) -> str:
 def machine_name() -> str:
     """Of the processor: another one may round differently."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+        known = processor(Path("/proc/cpuinfo").read_text(errors="replace"))
     except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{platform.machine()} {names[0] if names else platform.processor()}".strip()
+        known = ""
+    return f"{platform.machine()} {known or platform.processor()}".strip()
+
+
+def processor(cpuinfo: str) -> str:
+    """What tells a kind of processor, of what the kernel says of its cores.
+
+    Virtual machines may name none, nor does Arm: so also what its arithmetic can do. Not all that
+    the kernel lists: another kernel must not be another machine.
+    """
+    told = set()
+    for line in cpuinfo.splitlines():
+        key, _, value = (part.strip() for part in line.partition(":"))
+        if key in _PROCESSOR:
+            told.add(f"{key} {value}")
+        elif key in {"flags", "Features"}:
+            told.update(flag for flag in value.split() if flag.startswith(_ARITHMETIC))
+    return " ".join(sorted(told))
 
 
 def accept(
@@ -188,15 +214,22 @@ def accept(
         What was measured now or before; None for fp32, which is not compared.
 
     Raises:
-        EngineError: if it does not pass, or there is nothing to compare it on.
+        EngineError: if it does not pass, or there is nothing to compare it on. Sample frames that
+            are gone are not missed where there is a record.
     """
     if engine.precision == "fp32":
         return None
     path = options.cache_folder / f"{key}.gate.json"
     tolerances = _tolerances(artifact)
-    samples = None if options.samples is None else read_sample_frames(options.samples, artifact)
+    wanted = options.samples
+    gone = wanted is not None and not wanted.exists()
+    samples = None if wanted is None or gone else read_sample_frames(wanted, artifact)
     result = _kept(path, tolerances, samples)
+    if result is not None and gone:
+        _logger.warning("engine: no sample frames at %s; taking what %s says", wanted, path)
     if result is None:
+        if wanted is not None and gone:
+            samples = read_sample_frames(wanted, artifact)  # which says so
         if samples is None:
             raise EngineError(
                 f"{engine.backend} in {engine.precision} was not yet compared with fp32 for "
@@ -263,7 +296,8 @@ def compare(
     def value(output: str, measure: str) -> float:
         if output in shares:
             return shares[output].value
-        return (min if measure in _AT_LEAST else max)(values[output])
+        # Not Python's own, which lose what is no number unless it comes first.
+        return float((np.min if measure in _AT_LEAST else np.max)(values[output]))
 
     return GateResult(
         precision=engine.precision,

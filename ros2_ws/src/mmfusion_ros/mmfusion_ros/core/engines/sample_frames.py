@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,15 +20,11 @@ from mmfusion_ros.core.atomic_file import written_whole
 from mmfusion_ros.core.errors import EngineError
 
 _ABOUT = "about"  # beside the inputs; a graph whose input has that name does not exist
-# What NumPy raises of a file that is cut off, empty or something else.
-_DAMAGED = (
-    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile,
-)  # fmt: skip
 _HOW = "write one with 'ros2 run mmfusion_ros sample_frames BAG --artifact ARTIFACT --out FILE'"
 # All that reading a file that is damaged, or another, can raise.
 _DAMAGE = (
     *(OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile),
-    *(KeyError, TypeError, AttributeError),
+    *(KeyError, TypeError, AttributeError, NotImplementedError, tokenize.TokenError),
 )
 
 
@@ -66,8 +63,10 @@ def write_sample_frames(path: Path, artifact: Artifact, samples: SampleFrames) -
         OSError: if it cannot be written.
     """
     about = np.array(json.dumps(_about(artifact)))
+    # Any: newer NumPy has a keyword of its own, which must not be given to an older one.
+    arrays: dict[str, Any] = {_ABOUT: about, **samples.inputs}
     with written_whole(path) as file:
-        np.savez_compressed(file, allow_pickle=False, **{_ABOUT: about}, **samples.inputs)
+        np.savez_compressed(file, **arrays)
 
 
 def read_sample_frames(path: Path, artifact: Artifact) -> SampleFrames:
@@ -79,6 +78,10 @@ def read_sample_frames(path: Path, artifact: Artifact) -> SampleFrames:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
+        # NumPy hands out what does not begin as an array as the bytes that it found.
+        strange = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+        if strange:
+            raise ValueError(f"{strange[0]} is no array")
         about = json.loads(str(arrays.pop(_ABOUT)))
         origin = str(about["artifact"])
     except FileNotFoundError as error:
