@@ -25,9 +25,14 @@ def run(repo_root, script, *arguments):
     )
 
 
-@pytest.mark.parametrize("script", ["networks.py"])
+def bundled(repo_root):
+    name = "rgbdt_tiny_640x480"
+    return str(repo_root / "compositions" / f"{name}.yaml"), str(repo_root / "artifacts" / name)
+
+
+@pytest.mark.parametrize("script", ["networks.py", "engines.py"])
 def test_without_a_gpu(repo_root, script):
-    result = run(repo_root, script)
+    result = run(repo_root, script, *(bundled(repo_root) if script == "engines.py" else ()))
     assert result.returncode == 1
     assert re.fullmatch(r"needs an NVIDIA GPU that PyTorch can use .*\n", result.stderr)
 
@@ -41,3 +46,13 @@ def test_networks_are_compared(repo_root):
     assert re.fullmatch(r"haf_mobilenetv3_small, 384x384, floor [\d.]+ ms", head)
     assert [row.split("p50")[0].strip() for row in rows] == ["eager fp16", "eager fp32"]
     assert rows[0].endswith("1.00 x eager fp16")
+
+
+def test_engines_are_compared(repo_root):
+    result = run(
+        repo_root, "engines.py", *bundled(repo_root), "--cpu", "--rounds", "1", "--no-compile"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "tensorrt fp16: left out: backend tensorrt needs an NVIDIA GPU" in result.stdout
+    rows = [row.split("p50")[0].strip() for row in result.stdout.splitlines() if "p50" in row]
+    assert rows == ["torch eager fp32", "onnxruntime CPUExecutionProvider"]
