@@ -154,7 +154,10 @@ def test_a_process_that_is_killed_costs_its_bag_alone(artifact, bags, tmp_path, 
     monkeypatch.setenv("MMFUSION_TEST_KILLED", "yard_2")
     monkeypatch.setattr(fleet, "perform", killed)
     plan = plan_replay(
-        bags[:3], [artifact], tmp_path / "out", ReplayOptions(engine=EngineOptions(threads=1))
+        bags[:3],
+        [artifact],
+        tmp_path / "out",
+        ReplayOptions(engine=EngineOptions("onnxruntime", threads=1)),
     )
     ended: list[fleet.Result] = []
     results = fleet.run_in_processes(plan.jobs, 2, ended.append)

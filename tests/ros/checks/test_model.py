@@ -11,12 +11,18 @@ from finders import by_check, is_helpful, levels
 from mmfusion_ros.checks import model
 from mmfusion_ros.checks.model import check_artifact, check_engine
 from mmfusion_ros.checks.subject import Setup
+from mmfusion_ros.core import engines
 from mmfusion_ros.core.engines import EngineOptions
 
 
 @pytest.fixture
 def artifact(tmp_path):
     return write_artifact(tmp_path / "small")
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(engines, "cuda_devices", lambda: ([], "no GPU here"))
 
 
 def check(artifact, **options):
@@ -34,7 +40,7 @@ def test_a_good_one_is_told_and_timed(artifact):
     assert "small, digest verified, takes rgb 64x48 rgb8" in found["artifact"].found
     assert found["artifact"].values["sizes"]["thermal"] == [48, 64]
     assert found["engine.backend"].values["backend"] == "onnxruntime"
-    assert "onnxruntime on the CPU" in found["engine.backend"].found
+    assert "not tensorrt: no GPU here; onnxruntime on the CPU" in found["engine.backend"].found
     assert 0 < found["engine.speed"].values["p50_ms"] <= found["engine.speed"].values["p95_ms"]
 
 
