@@ -150,3 +150,5 @@ def test_the_form_of_the_scan_is_told(artifact, repo_root):
     bundled = repo_root / "artifacts" / "s4fusion_tiny_640x480"
     found = check(bundled, quick=True, engine=EngineOptions("onnxruntime"))["engine.scan"]
     assert found.values["form"] == "ONNX Scan function"
+    found = check(bundled, quick=True, engine=EngineOptions("pass_through"))["engine.scan"]
+    assert (found.values["form"], found.found) == ("none", "pass_through runs no graph")

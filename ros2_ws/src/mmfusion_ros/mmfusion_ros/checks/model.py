@@ -115,6 +115,8 @@ def _scan(artifact: Artifact, engine: Engine) -> Finding:
     if _SCAN not in artifact.graph_path.read_bytes():
         return ok("engine.scan", "this graph has no selective scan", form="none")
     form = engine.selective_scan
+    if not form:
+        return ok("engine.scan", f"{engine.backend} runs no graph", form="none")
     return ok("engine.scan", f"the selective scan runs as {form}", form=form)
 
 
