@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
+import sys
+import time
 
 import pytest
 from artifacts import write_artifact, write_rig
@@ -143,6 +147,26 @@ def test_an_engine_that_stands_in_is_a_warning(artifact):
     assert finding.level == "warning"
     assert is_helpful(finding)
     assert "has no int8 graph" in finding.values["stands_in"]
+
+
+def test_a_long_opening_has_a_bar_on_a_terminal(artifact, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(model, "_AT_ONCE_S", 0)
+    ends = time.monotonic() + 30
+
+    def build(artifact, options, progress):
+        for step in itertools.cycle(range(100)):
+            progress("building an engine", step / 100)
+            time.sleep(0.01)
+            if "building an engine" in terminal.getvalue():
+                return engines.open_engine(artifact, options, progress)
+            assert time.monotonic() < ends
+        return None
+
+    monkeypatch.setattr(model, "open_engine", build)
+    assert check(artifact, quick=True)["engine.backend"].level == "ok"
 
 
 def test_the_form_of_the_scan_is_told(artifact, repo_root):
