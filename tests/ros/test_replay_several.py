@@ -257,6 +257,7 @@ def replaying(bags: list[Path], artifact: Path, out: Path, jobs: str) -> Iterato
     """A process that has begun with as many bags as it has jobs."""
     command = [sys.executable, "-m", "mmfusion_ros.replay", *map(str, bags)]
     command += ["--artifact", str(artifact), "--out", str(out), "--threads", "1"]
+    command += ["--backend", "onnxruntime"]
     command += ["--metrics-stride", "1", "--jobs", jobs]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
