@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import runpy
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +15,27 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each test process a ROS domain of its own, before anything starts a node."""
+    """Give each test process a ROS domain and caches of its own, before anything is started."""
     if "PYTEST_XDIST_WORKER" in os.environ or "ROS_DOMAIN_ID" not in os.environ:
         find = runpy.run_path(str(ROOT / "scripts" / "free_ros_domain.py"))["free_domain"]
         os.environ["ROS_DOMAIN_ID"] = str(find())
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    # Neither is what the user's own runs have left used, nor is anything left to them.
+    caches = tempfile.TemporaryDirectory(prefix="mmfusion_tests_", ignore_cleanup_errors=True)
+    config.add_cleanup(caches.cleanup)
+    for variable in ("XDG_CACHE_HOME", "TRITON_CACHE_DIR"):
+        folder = Path(caches.name, variable.lower())
+        folder.mkdir()
+        os.environ[variable] = str(folder)
+
+
+@pytest.fixture(autouse=True)
+def _root_level_as_before() -> Iterator[None]:
+    """Put the root logger's level back, which commands may set for their process."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

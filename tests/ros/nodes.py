@@ -227,7 +227,8 @@ def node_process(
     **parameters: Any,
 ) -> Iterator[Any]:
     """Run the fusion node in a process of its own, configured and active."""
-    values = {"artifact": artifact, "rig": rig, "autostart": "true", **parameters}
+    values = {"artifact": artifact, "rig": rig, "autostart": "true", "backend": "onnxruntime"}
+    values |= parameters
     arguments = [part for name, value in values.items() for part in ("-p", f"{name}:={value}")]
     command = [sys.executable, "-m", "mmfusion_ros.fusion_node", "--ros-args", *arguments]
     for old, new in {**({"__ns": namespace} if namespace else {}), **(remap or {})}.items():

@@ -13,13 +13,14 @@ STABLE = ("metrics.json", "result/result.mcap", "result/metadata.yaml")
 
 
 def run(bag: Path, artifact: Path, out: Path, *options: str | Path) -> int:
-    """Replay on one thread; return the exit status."""
+    """Replay on one thread of the CPU; return the exit status."""
     return run_all([bag], artifact, out, *options)
 
 
 def run_all(bags: list[Path], artifact: Path, out: Path, *options: str | Path) -> int:
-    """Replay several bags, on one thread each; return the exit status."""
-    words = [*bags, "--artifact", artifact, "--out", out, "--threads", "1", *options]
+    """Replay several bags, on one thread and the CPU each; return the exit status."""
+    given = ["--artifact", artifact, "--out", out, "--threads", "1", "--backend", "onnxruntime"]
+    words = [*bags, *given, *options]
     return replay.main([str(word) for word in words])
 
 

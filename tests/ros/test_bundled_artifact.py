@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmfusion_ros.core.artifact import open_artifact
-from mmfusion_ros.core.engines import open_engine
+from mmfusion_ros.core.engines import EngineOptions, open_engine
 
 CAMERAS = ("rgb", "depth", "thermal")
 SETS = [CAMERAS, ("rgb", "thermal"), ("rgb", "depth"), ("rgb",)]
@@ -18,7 +18,8 @@ STEMS = ("mm5_071", "mm5_231")
 
 @pytest.fixture(scope="module")
 def engine(repo_root):
-    with open_engine(open_artifact(repo_root / "artifacts" / "rgbdt_tiny_640x480")) as engine:
+    artifact = open_artifact(repo_root / "artifacts" / "rgbdt_tiny_640x480")
+    with open_engine(artifact, EngineOptions("onnxruntime")) as engine:
         yield engine
 
 

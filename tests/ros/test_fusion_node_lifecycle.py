@@ -60,7 +60,7 @@ def running(**parameters):
     rclpy.init(context=context)
     overrides = [
         Parameter(name, value=value if isinstance(value, (bool, int, float)) else str(value))
-        for name, value in parameters.items()
+        for name, value in {"backend": "onnxruntime", **parameters}.items()
     ]
     try:
         node = FusionNode(context=context, parameter_overrides=overrides)

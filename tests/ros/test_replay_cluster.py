@@ -133,6 +133,7 @@ def test_ctrl_c_ends_the_work_of_the_workers(cluster, artifact, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "mmfusion_ros.replay", *map(str, bags)]
     command += ["--artifact", str(artifact), "--out", str(out), "--threads", "1"]
+    command += ["--backend", "onnxruntime"]
     command += ["--metrics-stride", "1", "--cluster", cluster]
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ) as process:
         deadline = time.monotonic() + 60

@@ -17,14 +17,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from artifacts import write_artifact
+from artifacts import add_reduced_graph, write_artifact
 from bags import cameras, pictures, write_bag
 from replays import STABLE, differing, metrics_of, read_json, run, run_all
 
 pytest.importorskip("mmfusion.metrics", reason="the networks' package is not installed")
 
 from mmfusion_ros import fleet
+from mmfusion_ros.core.artifact import open_artifact
 from mmfusion_ros.core.engines import EngineOptions
+from mmfusion_ros.core.engines.sample_frames import SampleFrames, write_sample_frames
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.replay_job import Job, ReplayOptions
 from mmfusion_ros.replay_plan import distinct_names, plan_replay
@@ -154,7 +156,10 @@ def test_a_process_that_is_killed_costs_its_bag_alone(artifact, bags, tmp_path, 
     monkeypatch.setenv("MMFUSION_TEST_KILLED", "yard_2")
     monkeypatch.setattr(fleet, "perform", killed)
     plan = plan_replay(
-        bags[:3], [artifact], tmp_path / "out", ReplayOptions(engine=EngineOptions(threads=1))
+        bags[:3],
+        [artifact],
+        tmp_path / "out",
+        ReplayOptions(engine=EngineOptions("onnxruntime", threads=1)),
     )
     ended: list[fleet.Result] = []
     results = fleet.run_in_processes(plan.jobs, 2, ended.append)
@@ -173,6 +178,58 @@ def killed(job: Job, place: int, channel: fleet.Channel) -> fleet.Result:
     if job.name == os.environ["MMFUSION_TEST_KILLED"]:
         os.kill(os.getpid(), signal.SIGKILL)
     return real.perform(job, place, channel)
+
+
+class Heard:
+    """A channel that keeps what a job tells, and stops it where asked."""
+
+    def __init__(self, stop_at: str = "") -> None:
+        self.messages: list[tuple[int, str, int]] = []
+        self.stop_at = stop_at
+
+    def put(self, message):
+        self.messages.append(message)
+
+    def stopped(self):
+        return self.stop_at in [what for _, what, _ in self.messages]
+
+
+@pytest.fixture
+def reduced_job(bags, tmp_path):
+    """A job whose engine is compared with fp32 when it is opened."""
+    tolerances = {"fused": {"psnr_db": 45}}
+    folder = add_reduced_graph(write_artifact(tmp_path / "small"), tolerances=tolerances)
+    inputs = open_artifact(folder).inputs
+    frame = {name: np.zeros(spec.shape, spec.dtype) for name, spec in inputs.items()}
+    samples = tmp_path / "f.npz"
+    write_sample_frames(samples, open_artifact(folder), SampleFrames.of([frame]))
+    engine = EngineOptions(
+        "onnxruntime", precision="int8", threads=1, cache=tmp_path, samples=samples
+    )
+    return Job("yard", bags[0], folder, tmp_path / "out", ReplayOptions(engine=engine))
+
+
+def test_how_far_the_opening_of_an_engine_is_comes_before_the_sets(reduced_job):
+    channel = Heard()
+    result = fleet.perform(reduced_job, 7, channel)
+    assert result.error == ""
+    told = [what for _, what, _ in channel.messages]
+    assert told[:3] == ["begun", "comparing int8 with fp32", "expected"]
+    monitor = fleet.Monitor(1)
+    for message in channel.messages[:2]:
+        monitor.note(message)
+    assert monitor.bar.desc == "comparing int8 with fp32 0%"
+    monitor.note(channel.messages[2])
+    assert monitor.bar.desc == ""
+    monitor.bar.close()
+
+
+def test_the_opening_of_an_engine_can_be_interrupted(reduced_job):
+    channel = Heard(stop_at="comparing int8 with fp32")
+    result = fleet.perform(reduced_job, 7, channel)
+    assert result.interrupted
+    assert "before anything was done" in result.error
+    assert not reduced_job.out.exists()
 
 
 def test_a_fault_of_the_program_costs_one_bag_alone(artifact, bags, tmp_path, monkeypatch, capsys):
@@ -200,6 +257,7 @@ def replaying(bags: list[Path], artifact: Path, out: Path, jobs: str) -> Iterato
     """A process that has begun with as many bags as it has jobs."""
     command = [sys.executable, "-m", "mmfusion_ros.replay", *map(str, bags)]
     command += ["--artifact", str(artifact), "--out", str(out), "--threads", "1"]
+    command += ["--backend", "onnxruntime"]
     command += ["--metrics-stride", "1", "--jobs", jobs]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:

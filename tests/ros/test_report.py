@@ -34,6 +34,7 @@ def out(tmp_path_factory):
     ]
     bag = write_bag(folder / "drive", messages)
     words = [str(bag), "--artifact", str(artifact), "--out", str(folder / "out"), "--threads", "1"]
+    words += ["--backend", "onnxruntime"]
     assert replay.main(words) == 0
     return folder / "out"
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
+import sys
+import time
 
 import pytest
 from artifacts import write_artifact, write_rig
@@ -11,12 +15,18 @@ from finders import by_check, is_helpful, levels
 from mmfusion_ros.checks import model
 from mmfusion_ros.checks.model import check_artifact, check_engine
 from mmfusion_ros.checks.subject import Setup
+from mmfusion_ros.core import engines
 from mmfusion_ros.core.engines import EngineOptions
 
 
 @pytest.fixture
 def artifact(tmp_path):
     return write_artifact(tmp_path / "small")
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(engines, "cuda_devices", lambda: ([], "no GPU here"))
 
 
 def check(artifact, **options):
@@ -34,7 +44,7 @@ def test_a_good_one_is_told_and_timed(artifact):
     assert "small, digest verified, takes rgb 64x48 rgb8" in found["artifact"].found
     assert found["artifact"].values["sizes"]["thermal"] == [48, 64]
     assert found["engine.backend"].values["backend"] == "onnxruntime"
-    assert "onnxruntime on the CPU" in found["engine.backend"].found
+    assert "not tensorrt: no GPU here; onnxruntime on the CPU" in found["engine.backend"].found
     assert 0 < found["engine.speed"].values["p50_ms"] <= found["engine.speed"].values["p95_ms"]
 
 
@@ -139,8 +149,30 @@ def test_an_engine_that_stands_in_is_a_warning(artifact):
     assert "has no int8 graph" in finding.values["stands_in"]
 
 
+def test_a_long_opening_has_a_bar_on_a_terminal(artifact, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(model, "_AT_ONCE_S", 0)
+    ends = time.monotonic() + 30
+
+    def build(artifact, options, progress):
+        for step in itertools.cycle(range(100)):
+            progress("building an engine", step / 100)
+            time.sleep(0.01)
+            if "building an engine" in terminal.getvalue():
+                return engines.open_engine(artifact, options, progress)
+            assert time.monotonic() < ends
+        return None
+
+    monkeypatch.setattr(model, "open_engine", build)
+    assert check(artifact, quick=True)["engine.backend"].level == "ok"
+
+
 def test_the_form_of_the_scan_is_told(artifact, repo_root):
     assert "no selective scan" in check(artifact, quick=True)["engine.scan"].found
     bundled = repo_root / "artifacts" / "s4fusion_tiny_640x480"
     found = check(bundled, quick=True, engine=EngineOptions("onnxruntime"))["engine.scan"]
     assert found.values["form"] == "ONNX Scan function"
+    found = check(bundled, quick=True, engine=EngineOptions("pass_through"))["engine.scan"]
+    assert (found.values["form"], found.found) == ("none", "pass_through runs no graph")

@@ -26,6 +26,7 @@ pytest.importorskip("onnxruntime")
 RGB, DEPTH, THERMAL = Modality
 HEIGHT, WIDTH = 48, 64
 ENCODINGS = {RGB: ("rgb8", 3), DEPTH: ("16UC1", 2), THERMAL: ("mono16", 2)}
+ON_CPU = EngineOptions("onnxruntime", threads=1)
 LATE = Companion(None, Absence.LATE, 40_000_000)
 
 
@@ -62,7 +63,7 @@ def rig(tmp_path_factory) -> Rig:
 
 @pytest.fixture
 def pipeline(artifact, rig):
-    with open_engine(artifact, EngineOptions(threads=1)) as engine:
+    with open_engine(artifact, ON_CPU) as engine:
         yield Pipeline(artifact, engine, rig)
 
 
@@ -250,7 +251,7 @@ def test_an_engine_error_comes_out_and_the_next_run_is_well(recording):
 
 def test_a_graph_that_fails_can_be_run_again_after_a_reset(tmp_path, rig):
     artifact = open_artifact(write_artifact(tmp_path / "failing", fails_from=2))
-    with open_engine(artifact, EngineOptions(threads=1)) as engine:
+    with open_engine(artifact, ON_CPU) as engine:
         pipeline = Pipeline(artifact, engine, rig)
         for _ in range(2):
             pipeline.run(frame_set())
@@ -291,7 +292,7 @@ def test_the_rig_is_packed_for_the_graph(artifact, rig):
 
 def test_no_registered_thermal_where_the_graph_gives_none(tmp_path, rig):
     artifact = open_artifact(write_artifact(tmp_path / "lean", registered_thermal=False))
-    with open_engine(artifact, EngineOptions(threads=1)) as engine:
+    with open_engine(artifact, ON_CPU) as engine:
         results = Pipeline(artifact, engine, rig).run(frame_set(thermal=frame(THERMAL)))
     assert results.registered_thermal is None
     assert set(results.images) == {"fused"}
@@ -304,7 +305,7 @@ def finder(tmp_path_factory) -> Artifact:
 
 
 def test_saliency_and_detections(finder, rig):
-    with open_engine(finder, EngineOptions(threads=1)) as engine:
+    with open_engine(finder, ON_CPU) as engine:
         pipeline = Pipeline(finder, engine, rig, min_score=0.5)
         results = pipeline.run(frame_set(thermal=frame(THERMAL)))
         np.testing.assert_array_equal(results.saliency, np.full((HEIGHT, WIDTH), 9))
@@ -323,7 +324,7 @@ def test_saliency_and_detections(finder, rig):
 
 def test_the_overlap_is_that_of_the_manifest(finder, rig):
     lenient = dataclasses.replace(finder, nms_iou=0.95)
-    with open_engine(lenient, EngineOptions(threads=1)) as engine:
+    with open_engine(lenient, ON_CPU) as engine:
         assert len(Pipeline(lenient, engine, rig, 0.5).run(frame_set()).detections) == 3
 
 
@@ -336,7 +337,7 @@ def test_nothing_is_said_of_what_the_graph_does_not_look_for(pipeline):
 
 def test_boxes_without_depths(tmp_path, rig):
     artifact = open_artifact(write_artifact(tmp_path / "a", detections=True, box_depth=False))
-    with open_engine(artifact, EngineOptions(threads=1)) as engine:
+    with open_engine(artifact, ON_CPU) as engine:
         found = Pipeline(artifact, engine, rig, 0.5).run(frame_set()).detections
     assert len(found) == 2
     assert np.isnan(found.depths).all()
@@ -353,15 +354,13 @@ def test_an_engine_that_computes_nothing_finds_nothing(finder, rig):
 def test_a_class_without_a_name_is_a_fault_of_the_graph(tmp_path, rig, kind):
     wrong = {**CANDIDATES, "classes": np.array([0, kind, 0, 0, 0], np.int32)}
     artifact = open_artifact(write_artifact(tmp_path / "a", detections=True, candidates=wrong))
-    with open_engine(artifact, EngineOptions(threads=1)) as engine:
+    with open_engine(artifact, ON_CPU) as engine:
         pipeline = Pipeline(artifact, engine, rig, min_score=0.5)
         with pytest.raises(ArtifactError, match=f"class {kind}, but its manifest names 2 classes"):
             pipeline.run(frame_set())
         pipeline.min_score = 0.85  # what is left out does no harm
         assert len(pipeline.run(frame_set()).detections) == 1
-    guarded = GuardedPipeline(
-        lambda: Pipeline(artifact, open_engine(artifact, EngineOptions(threads=1)), rig)
-    )
+    guarded = GuardedPipeline(lambda: Pipeline(artifact, open_engine(artifact, ON_CPU), rig))
     assert guarded.run(frame_set()) is None
     assert guarded.state is EngineState.FAILED
     assert f"class {kind}, but its manifest names 2 classes" in guarded.problem
@@ -378,7 +377,7 @@ def test_an_engine_that_goes_on_failing_gives_way_to_its_fallback(tmp_path, arti
         return Pipeline(artifact, open_fallback(artifact, options, reason), rig)
 
     guarded = GuardedPipeline(
-        lambda: Pipeline(failing, open_engine(failing, EngineOptions(threads=1)), rig),
+        lambda: Pipeline(failing, open_engine(failing, ON_CPU), rig),
         clock=lambda: now,
         open_fallback=fall_back,
     )
@@ -399,7 +398,7 @@ def test_boxes_beyond_the_picture_are_cut_to_it(tmp_path, rig):
     changed[3] = [64, 2, 90, 20]  # beside the picture
     wrong = {**CANDIDATES, "boxes": changed}
     artifact = open_artifact(write_artifact(tmp_path / "a", detections=True, candidates=wrong))
-    with open_engine(artifact, EngineOptions(threads=1)) as engine:
+    with open_engine(artifact, ON_CPU) as engine:
         found = Pipeline(artifact, engine, rig).run(frame_set()).detections
     # The third overlaps the first by less than half where that is not cut.
     expected = [[0, 0, 24, 28], [30, 10, 64, 48], [9, 5, 25, 29]]
@@ -417,6 +416,6 @@ def test_one_class_does_not_crowd_out_another(tmp_path, rig):
         "box_depth": np.full(count, np.nan, np.float32),
     }
     artifact = open_artifact(write_artifact(tmp_path / "a", detections=True, candidates=many))
-    with open_engine(artifact, EngineOptions(threads=1)) as engine:
+    with open_engine(artifact, ON_CPU) as engine:
         found = Pipeline(artifact, engine, rig).run(frame_set()).detections
     assert np.bincount(found.classes).tolist() == [MOST_DETECTIONS, 5]

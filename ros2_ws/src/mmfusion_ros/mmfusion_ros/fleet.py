@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -49,7 +50,10 @@ class Channel(Protocol):
     """Between a job and who waits for it, wherever it runs."""
 
     def put(self, message: tuple[int, str, int]) -> None:
-        """Tell the place of the job, "begun", "expected" or "sets", and a number."""
+        """Tell the place of the job, "begun", "expected" or "sets", and a number.
+
+        Or what is being done to open its engine, and the percentage that is done.
+        """
 
     def stopped(self) -> bool:
         """Whether the user wants an end."""
@@ -102,13 +106,16 @@ class Monitor:
             self.begun.add(place)
         elif what == "expected":
             self.bar.total = (self.bar.total or 0) + number
-            self.bar.refresh()
-        else:
+            self.bar.set_description_str()
+        elif what == "sets":
             self.bar.update(number)
+        else:
+            self.bar.set_description_str(f"{what} {number}%")
 
     def ended(self) -> None:
         """Count a job that has ended."""
         self._ended += 1
+        self.bar.set_description_str(refresh=False)  # it may have ended while its engine opened
         if self.jobs > 1:
             self.bar.set_postfix_str(f"{self._ended}/{self.jobs} replays")
 
@@ -214,7 +221,11 @@ def perform(job: Job, place: int, channel: Channel) -> Result:
         channel.put((place, "begun", os.getpid()))
         if channel.stopped():
             return Result(job, error="not run: interrupted", interrupted=True)
-        done = run(prepare(job), lambda steps, total: _followed(steps, total, place, channel))
+        done = run(
+            prepare(job),
+            lambda steps, total: _followed(steps, total, place, channel),
+            _OpeningProgress(place, channel),
+        )
     except MmfusionError as error:
         return Result(job, error=str(error))
     except OSError as error:
@@ -225,6 +236,23 @@ def perform(job: Job, place: int, channel: Channel) -> Result:
         _logger.exception("%s", job.name)
         return Result(job, error=f"unexpected {type(error).__name__}: {error}")
     return Result(job, done, interrupted=done.interrupted)
+
+
+class _OpeningProgress:
+    """Tells how far the opening of a job's engine is, and ends it when the user wants so."""
+
+    def __init__(self, place: int, channel: Channel) -> None:
+        self._place, self._channel = place, channel
+        self._told_at = -math.inf
+
+    def __call__(self, what: str, share: float) -> None:
+        now = time.monotonic()
+        if now - self._told_at < _BEAT_S:
+            return
+        self._told_at = now
+        self._channel.put((self._place, what, round(100 * share)))
+        if self._channel.stopped():
+            raise KeyboardInterrupt
 
 
 def _followed(steps: Iterable[Step], total: int, place: int, channel: Channel) -> Iterator[Step]:

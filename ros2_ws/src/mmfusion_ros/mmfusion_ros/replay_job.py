@@ -12,6 +12,7 @@ from mmfusion_ros.core.bag_reader import Bag, camera_info_beside, open_bag, rgb_
 from mmfusion_ros.core.camera_info import CameraInfo, camera_info_of
 from mmfusion_ros.core.detections_3d import Intrinsics
 from mmfusion_ros.core.engines import EngineOptions, open_engine
+from mmfusion_ros.core.engines import Progress as OpeningProgress
 from mmfusion_ros.core.errors import RigError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.ground_truth import GroundTruth, load_ground_truth
@@ -151,12 +152,15 @@ def prepare(job: Job) -> Prepared:
     )
 
 
-def run(prepared: Prepared, progress: Progress) -> Done:
+def run(
+    prepared: Prepared, progress: Progress, opening_progress: OpeningProgress | None = None
+) -> Done:
     """Do a job and write its folder.
 
     Args:
         prepared: by `prepare`.
         progress: wraps the steps, of which it is told how many are expected.
+        opening_progress: called before, while an engine is built; what it raises comes out.
 
     Raises:
         MmfusionError, OSError: if it cannot be done.
@@ -165,7 +169,8 @@ def run(prepared: Prepared, progress: Progress) -> Done:
     options, folder = job.options, prepared.folder
     total = expected_sets(bag, plan.stride, plan.max_sets)
     threads = options.engine.threads or job.engine_threads
-    with open_engine(artifact, replace(options.engine, threads=threads)) as engine:
+    wanted = replace(options.engine, threads=threads)
+    with open_engine(artifact, wanted, opening_progress) as engine:
         folder.clear()
         facts = engine_facts(engine, options.engine.threads)
         outcome = replay(

@@ -117,6 +117,7 @@ class _Recorder(Engine):
 
     def __init__(self, engine: Engine) -> None:
         self.backend, self.precision = engine.backend, engine.precision
+        self.selective_scan = engine.selective_scan
         self.inputs: _Inputs = {}
         self._engine = engine
 

@@ -229,7 +229,7 @@ def test_a_manifest_with_other_sizes_than_its_graph_fails_cleanly(folder, backen
 def test_a_graph_that_fails_while_running(tmp_path):
     artifact = open_artifact(write_artifact(tmp_path / "failing", fails_from=2))
     arrays = inputs(artifact)
-    with open_engine(artifact) as engine:
+    with open_engine(artifact, EngineOptions("onnxruntime")) as engine:
         arrays["thermal_range"][:] = 1, 2
         engine.run(arrays)
         arrays["thermal_range"][:] = 2, 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnx
 import pytest
@@ -11,6 +13,7 @@ from onnx import TensorProto, helper
 from mmfusion_ros.core.artifact import open_artifact
 from mmfusion_ros.core.engines import EngineOptions, open_engine
 from mmfusion_ros.core.engines.openvino_graph import readable_graph
+from mmfusion_ros.core.engines.sample_frames import SampleFrames, write_sample_frames
 from mmfusion_ros.core.errors import EngineError
 
 openvino = pytest.importorskip("openvino")
@@ -84,6 +87,15 @@ def test_int8_runs_the_artifacts_int8_graph(tmp_path):
     options = EngineOptions("openvino", precision="int8", cache=tmp_path)
     with pytest.raises(EngineError, match="openvino in int8 was not yet compared"):
         open_engine(artifact, options)
+    inputs = {name: np.zeros(spec.shape, spec.dtype) for name, spec in artifact.inputs.items()}
+    inputs["rgb"][:] = np.arange(64)[:, None]
+    write_sample_frames(tmp_path / "f.npz", artifact, SampleFrames.of([inputs]))
+    options = dataclasses.replace(options, samples=tmp_path / "f.npz")
+    with open_engine(artifact, options) as engine:
+        assert (engine.backend, engine.precision) == ("openvino", "int8")
+        np.testing.assert_array_equal(engine.run(inputs)["fused"], inputs["rgb"] + 1)
+        (measure,) = engine.gate.measures
+        assert measure.value == pytest.approx(48.13, abs=0.01)
 
 
 def scanning(captured: int) -> onnx.ModelProto:

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from mmfusion_ros.checks.finding import Finding, Level, ok, skipped
 from mmfusion_ros.checks.subject import Setup
 from mmfusion_ros.core.artifact import Artifact
-from mmfusion_ros.core.engines import Engine, open_engine
+from mmfusion_ros.core.engines import Engine, Progress, open_engine
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.rig import Rig
 
 _WARM_UP, _RUNS = 3, 40
 _LONGEST_S = 3.0
+_AT_ONCE_S = 1.0
 _SCAN = b"SelectiveScan"  # the operator's name, as it stands in the file
 
 
@@ -68,7 +69,8 @@ def check_engine(setup: Setup) -> Iterator[Finding]:
     started = time.perf_counter()
     with _listening() as reasons:
         try:
-            engine = open_engine(artifact, setup.engine)
+            with _bar() as progress:
+                engine = open_engine(artifact, setup.engine, progress)
         except MmfusionError as error:
             yield Finding(
                 "engine.backend",
@@ -85,6 +87,26 @@ def check_engine(setup: Setup) -> Iterator[Finding]:
         yield _opened(engine, opened_s, reasons)
         yield _scan(artifact, engine)
         yield _speed(setup, artifact, engine)
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Progress | None]:
+    """On a terminal, a bar for an engine that is built; none for one that opens at once."""
+    try:
+        from tqdm import tqdm  # noqa: PLC0415 (it may be what is missing)
+    except ImportError:
+        yield None
+        return
+    layout = "{desc} {bar:20} {elapsed}"
+    with tqdm(total=100, leave=False, disable=None, bar_format=layout, delay=_AT_ONCE_S) as bar:
+
+        def progress(what: str, share: float) -> None:
+            bar.set_description_str(what, refresh=False)
+            if round(100 * share) < bar.n:  # another kind of work begins
+                bar.reset()
+            bar.update(round(100 * share) - bar.n)
+
+        yield progress
 
 
 def _opened(engine: Engine, opened_s: float, reasons: list[str]) -> Finding:
@@ -115,6 +137,8 @@ def _scan(artifact: Artifact, engine: Engine) -> Finding:
     if _SCAN not in artifact.graph_path.read_bytes():
         return ok("engine.scan", "this graph has no selective scan", form="none")
     form = engine.selective_scan
+    if not form:
+        return ok("engine.scan", f"{engine.backend} runs no graph", form="none")
     return ok("engine.scan", f"the selective scan runs as {form}", form=form)
 
 

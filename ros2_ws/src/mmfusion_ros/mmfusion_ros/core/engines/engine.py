@@ -19,14 +19,14 @@ class Engine(Protocol):
     Attributes:
         backend: that runs it.
         precision: that it is run in.
-        selective_scan: how it computes that operator.
+        selective_scan: how it computes that operator; empty if it runs no graph.
         gate: comparison with fp32 that let it pass; None where none was needed.
         stands_in: why it runs instead of the engine that was asked for; empty if it is that one.
     """
 
     backend: str
     precision: str
-    selective_scan: str = "ONNX Scan function"
+    selective_scan: str
     gate: GateResult | None = None
     stands_in: str = ""
 

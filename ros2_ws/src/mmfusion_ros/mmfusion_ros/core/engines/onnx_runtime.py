@@ -25,6 +25,7 @@ class OnnxRuntimeEngine(Engine):
     """
 
     backend = "onnxruntime"
+    selective_scan = "ONNX Scan function"
 
     def __init__(self, artifact: Artifact, options: EngineOptions) -> None:
         """Load the graph.

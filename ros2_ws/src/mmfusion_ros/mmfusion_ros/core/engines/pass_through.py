@@ -17,6 +17,7 @@ class PassThroughEngine(Engine):
 
     backend = "pass_through"
     precision = "none"
+    selective_scan = ""
 
     def __init__(self, artifact: Artifact) -> None:
         self._outputs = {
