@@ -20,7 +20,8 @@ import onnxruntime
 from mmfusion_ros.core.engines.tensorrt.driver import Gpu
 from mmfusion_ros.core.errors import EngineError
 
-ORIN = Gpu("Orin", (8, 7), 8 << 30)
+ORIN = Gpu("Orin", (8, 7))
+_number = itertools.count().__next__
 
 
 class DriverDouble:
@@ -178,6 +179,8 @@ class Monitor:
 class TensorRTDouble:
     """The module, as far as it is used; ``serialized`` engines are a mark and the graph.
 
+    No two of them are the same, as no two builds are.
+
     Args:
         driver: device that contexts compute on.
         capturable: whether a run may be captured.
@@ -192,6 +195,7 @@ class TensorRTDouble:
         self.__version__ = version
         self.capturable = capturable
         self.refuses_to_run = False
+        self.fits_cuda = True
         self.builds = 0
         self.build_errors: list[str] = []
         self.phases = [("Building engine", None, 2), ("Timing tactics", "Building engine", 2)]
@@ -216,7 +220,16 @@ class TensorRTDouble:
     def nptype(self, dtype):
         return dtype
 
+    def serialized(self, graph):
+        return self.MARK + f"{_number():08}".encode() + graph
+
+    def _require_cuda(self, log):
+        if not self.fits_cuda:
+            log.log(Severity.ERROR, "CUDA initialization failure with error: 35")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
     def Builder(self, log):
+        self._require_cuda(log)
         return _Builder(self, log)
 
     def OnnxParser(self, network, log):
@@ -227,11 +240,13 @@ class TensorRTDouble:
         return SimpleNamespace(parse=parse, num_errors=0)
 
     def Runtime(self, log):
+        self._require_cuda(log)
+
         def deserialize(serialized):
             if not serialized.startswith(self.MARK):
                 log.log(Severity.ERROR, "Serialization assertion failed: magic tag does not match")
                 return None
-            return _Engine(self, serialized[len(self.MARK) :])
+            return _Engine(self, serialized[len(self.MARK) + 8 :])
 
         return SimpleNamespace(deserialize_cuda_engine=deserialize)
 
@@ -269,7 +284,7 @@ class _Builder:
             monitor.phase_finish(name)
         for error in module.build_errors:
             self.log.log(Severity.ERROR, error)
-        return None if module.build_errors else module.MARK + network.graph
+        return None if module.build_errors else module.serialized(network.graph)
 
 
 class _Engine:

@@ -34,7 +34,7 @@ def gpu(monkeypatch):
 def test_it_builds_once_and_names_the_file(folder, tmp_path, gpu, capsys):
     cache = tmp_path / "cache"
     for _ in range(2):
-        assert build_engine.main([str(folder), "--cache", str(cache)]) == 0
+        assert build_engine.main([str(folder), "--engine-cache", str(cache)]) == 0
         (engine,) = cache.glob("*.engine")
         assert capsys.readouterr().out.startswith(f"{engine} runs small in fp32")
     assert gpu.builds == 1
@@ -42,7 +42,10 @@ def test_it_builds_once_and_names_the_file(folder, tmp_path, gpu, capsys):
 
 
 def test_other_gpus_can_be_served(folder, tmp_path, gpu):
-    assert build_engine.main([str(folder), "--cache", str(tmp_path), "--hardware-compatible"]) == 0
+    assert (
+        build_engine.main([str(folder), "--engine-cache", str(tmp_path), "--hardware-compatible"])
+        == 0
+    )
     assert gpu.configs[0].hardware_compatibility_level == "SAME_COMPUTE_CAPABILITY"
 
 
@@ -51,13 +54,13 @@ def test_ctrl_c_ends_it(folder, tmp_path, gpu, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tqdm.tqdm.update", interrupted)
-    assert build_engine.main([str(folder), "--cache", str(tmp_path / "cache")]) == 130
+    assert build_engine.main([str(folder), "--engine-cache", str(tmp_path / "cache")]) == 130
     assert not list(tmp_path.glob("cache/*.engine"))
 
 
 def test_what_cannot_be_built_is_a_line_on_stderr(folder, tmp_path, gpu, capsys):
     gpu.build_errors = ["Could not find any implementation for node head: no tactic"]
-    assert build_engine.main([str(folder), "--cache", str(tmp_path / "cache")]) == 1
+    assert build_engine.main([str(folder), "--engine-cache", str(tmp_path / "cache")]) == 1
     out, err = capsys.readouterr()
     assert not out
     assert "build_engine: TensorRT 10.3.0 cannot build an engine of the graph" in err
@@ -65,7 +68,10 @@ def test_what_cannot_be_built_is_a_line_on_stderr(folder, tmp_path, gpu, capsys)
 
 
 def test_reduced_precision_that_the_artifact_lacks_is_refused(folder, tmp_path, gpu, capsys):
-    assert build_engine.main([str(folder), "--precision", "fp16", "--cache", str(tmp_path)]) == 1
+    assert (
+        build_engine.main([str(folder), "--precision", "fp16", "--engine-cache", str(tmp_path)])
+        == 1
+    )
     assert "has no fp16 graph" in capsys.readouterr().err
 
 

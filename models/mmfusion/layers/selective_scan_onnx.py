@@ -1,7 +1,7 @@
 """The selective scan as an ONNX function: what a runtime without a kernel of its own executes.
 
 A graph holds one opaque node ``SelectiveScan`` of the domain ``mmfusion`` per scan. A runtime
-that knows the operator (a TensorRT plugin) replaces it; any other inlines this function, whose
+that knows the operator replaces it; any other inlines this function, whose
 body is an ONNX ``Scan``. Inputs, output and semantics are those of
 `mmfusion.layers.selective_scan.selective_scan`; every length is dynamic.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 from finders import is_helpful
@@ -50,7 +51,36 @@ def test_without_onnxruntime_nothing_runs(monkeypatch):
     assert is_helpful(finding)
 
 
-def test_tensorrt_is_looked_for_where_there_is_a_device(monkeypatch):
-    monkeypatch.setattr(backends, "cuda_devices", lambda: ([CudaDevice("Orin", (8, 7))], ""))
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
-    assert found().values["tensorrt"].startswith("no: import of tensorrt halted")
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setattr(backends, "cuda_devices", lambda: ([CudaDevice("Orin")], ""))
+    for module in ("cuda.bindings.runtime", "onnx"):
+        monkeypatch.setitem(sys.modules, module, SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="10.3.0"))
+
+
+@pytest.mark.usefixtures("gpu")
+def test_tensorrt_is_usable_with_all_that_it_needs():
+    assert found().values["tensorrt"] == "10.3.0 (Orin)"
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    ("module", "advice"),
+    [
+        ("tensorrt", "install NVIDIA's TensorRT 10.3"),
+        ("cuda.bindings.runtime", "pip install cuda-bindings"),
+        ("onnx", "pip install onnx"),
+    ],
+)
+def test_tensorrt_without_what_it_needs_is_of_no_use(monkeypatch, module, advice):
+    monkeypatch.setitem(sys.modules, module, None)
+    told = found().values["tensorrt"]
+    assert told.startswith("no: ")
+    assert advice in told
+
+
+@pytest.mark.usefixtures("gpu")
+def test_tensorrt_that_is_too_old_is_of_no_use(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="8.6.2"))
+    assert "8.6.2 is too old; expected 10.3" in found().values["tensorrt"]

@@ -369,6 +369,21 @@ def test_reduced_graphs_are_found_by_precision(folder):
         artifact.graph_for("int8")
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_graph_that_is_exchanged_later_is_refused_when_it_is_used(folder, precision):
+    add_reduced_graph(folder, "bf16", off_by=1)
+    artifact = open_artifact(folder)
+    path = artifact.graph_for(precision)
+    assert artifact.read_graph(precision) == path.read_bytes()
+    path.write_bytes(b"another")
+    for use in (artifact.graph_for, artifact.read_graph):
+        with pytest.raises(ArtifactError, match=r"is not the graph its manifest describes"):
+            use(precision)
+    path.unlink()
+    with pytest.raises(ArtifactError, match=r"cannot be read \(No such file"):
+        artifact.read_graph(precision)
+
+
 @pytest.mark.parametrize(
     ("entry", "fault"),
     [

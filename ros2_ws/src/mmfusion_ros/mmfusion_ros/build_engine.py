@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmfusion_ros.core.artifact import open_artifact
-from mmfusion_ros.core.engines.options import PRECISIONS, EngineOptions
+from mmfusion_ros.core.engines.options import EngineOptions
 from mmfusion_ros.core.errors import MmfusionError
+from mmfusion_ros.engine_options import add_precision
 
 _INTERRUPTED = 130  # as shells have it
 _STEPS = 1000  # of the bar
@@ -41,18 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         "it. Needs the GPU that it is for, and takes minutes.",
     )
     parser.add_argument("artifact", type=Path, help="folder of 'mmfusion export'")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        help="folder of engines, as the node's parameter; default: mmfusion/engines in the user's "
-        "cache folder",
-    )
-    parser.add_argument(
-        "--samples",
-        type=Path,
-        help="frames (.npz) on which reduced precision is compared with fp32",
-    )
+    add_precision(parser)
     parser.add_argument(
         "--hardware-compatible",
         action="store_true",
@@ -72,8 +62,8 @@ def _run(options: argparse.Namespace) -> None:
     wanted = EngineOptions(
         backend="tensorrt",
         precision=options.precision,
-        cache=options.cache,
-        samples=options.samples,
+        cache=options.engine_cache,
+        samples=options.engine_samples,
         hardware_compatible=options.hardware_compatible,
     )
     layout = "{l_bar}{bar}| {elapsed}<{remaining}"

@@ -17,6 +17,17 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         default=Settings.backend,
         help="as the node's parameter (default: %(default)s)",
     )
+    add_precision(parser)
+    parser.add_argument(
+        "--engine-fallback",
+        choices=[name for name in FALLBACKS if name],
+        default="",
+        help="takes over, in fp32, if the engine cannot be opened or misses the tolerances",
+    )
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add ``--precision``, and where engines and the frames that it is compared on lie."""
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -35,12 +46,6 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="of 'sample_frames', to compare reduced precision on",
-    )
-    parser.add_argument(
-        "--engine-fallback",
-        choices=[name for name in FALLBACKS if name],
-        default="",
-        help="takes over, in fp32, if the engine cannot be opened or misses the tolerances",
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from mmfusion_ros.core.engines import cuda_probe
 from mmfusion_ros.core.engines.cuda_probe import CudaDevice, cuda_devices
 
-ORIN, THOR = CudaDevice("Orin", (8, 7)), CudaDevice("Thor", (11, 0))
+ORIN, THOR = CudaDevice("Orin"), CudaDevice("Thor")
 
 
 def driver(*devices: CudaDevice, **statuses: int) -> SimpleNamespace:
@@ -24,15 +24,11 @@ def driver(*devices: CudaDevice, **statuses: int) -> SimpleNamespace:
     def name(buffer, size, handle):
         buffer.value = devices[handle.value - 40].name.encode()[: size - 1]
 
-    def attribute(pointer, which, handle):
-        pointer._obj.value = devices[handle.value - 40].compute_capability[which - 75]
-
     functions = {
         "cuInit": lambda flags: None,
         "cuDeviceGetCount": count,
         "cuDeviceGet": get,
         "cuDeviceGetName": name,
-        "cuDeviceGetAttribute": attribute,
     }
 
     def answering(name, function):
@@ -59,7 +55,7 @@ def test_a_driver_without_devices(drivers):
     assert cuda_devices() == ([], "the CUDA driver knows no device")
 
 
-@pytest.mark.parametrize("function", ["cuInit", "cuDeviceGetCount", "cuDeviceGetAttribute"])
+@pytest.mark.parametrize("function", ["cuInit", "cuDeviceGetCount", "cuDeviceGetName"])
 def test_a_driver_that_fails_says_where(drivers, function):
     drivers(driver(ORIN, **{function: 100}))
     assert cuda_devices() == ([], f"the CUDA driver answers {function} with error 100")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import hashlib
 import json
 import logging
 import signal
@@ -24,8 +26,6 @@ KEY = EngineKey(
     compute_capability=(8, 7),
     library="tensorrt 10.3.0",
     precision="fp32",
-    scan="loop",
-    plugin="",
     settings={"optimization_level": 3},
 )
 ENGINE = b"an engine" * 1000
@@ -35,8 +35,9 @@ def never() -> bytes:
     raise AssertionError("it is there already")
 
 
-def whole(engine: bytes, path) -> bytes:
+def whole(engine: bytes, path, digest: str) -> bytes:
     assert path.suffix == ".engine"
+    assert digest == hashlib.sha256(engine).hexdigest()
     return engine
 
 
@@ -69,8 +70,6 @@ def test_what_was_built_is_found_again_with_its_key_in_clear(cache):
         {"compute_capability": (8, 9)},
         {"library": "tensorrt 10.16.2"},
         {"precision": "fp16"},
-        {"scan": "plugin"},
-        {"plugin": "a"},
         {"settings": {"optimization_level": 5}},
     ],
     ids=str,
@@ -134,12 +133,12 @@ def test_a_damaged_entry_is_built_anew_with_one_line_why(cache, damage, reason, 
 
 
 def test_what_cannot_be_used_is_built_anew_other_failures_are_told(cache, caplog):
-    def stale(engine, path):
+    def stale(engine, path, digest):
         if engine == ENGINE:
             raise UnusableEngineError("of another driver")
         return engine
 
-    def full(engine, path):
+    def full(engine, path, digest):
         raise EngineError("out of memory")
 
     kept(cache)
@@ -174,6 +173,48 @@ def test_a_folder_that_cannot_be_written_serves_and_costs_a_build(tmp_path, capl
     cache = EngineCache(tmp_path / "engines")
     assert cache.obtain([KEY], lambda: ENGINE, whole) == ENGINE
     assert "building for this run alone" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_nothing_can_be_locked_it_builds_with_one_warning(cache, monkeypatch, caplog, number):
+    def refuse(*_):
+        raise OSError(number, "injected")
+
+    monkeypatch.setattr(engine_cache.fcntl, "flock", refuse)
+    kept(cache)
+    (record,) = caplog.records
+    assert "cannot be locked (injected); other processes may build" in record.getMessage()
+    assert cache.obtain([KEY], never, whole) == ENGINE
+
+
+def test_what_another_process_finishes_before_the_lock_is_used(cache, monkeypatch):
+    lock = engine_cache.fcntl.flock
+
+    def late(*arguments):
+        monkeypatch.undo()
+        kept(EngineCache(cache.engine_path(KEY).parent))
+        lock(*arguments)
+
+    monkeypatch.setattr(engine_cache.fcntl, "flock", late)
+    assert cache.obtain([KEY], never, whole) == ENGINE
+
+
+def test_only_what_a_builder_of_this_key_was_writing_is_removed(cache, monkeypatch):
+    folder = cache.engine_path(KEY).parent
+    folder.mkdir()
+    left = [folder / f".{KEY.digest}.{name}.half" for name in ("engine", "json")]
+    others = [folder / f".{KEY.digest}.gate.json.half", folder / f".{'f' * 32}.engine.half"]
+    for path in (*left, *others):
+        path.touch()
+    kept(cache)
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in others)
+
+
+def test_what_cannot_be_removed_is_left(cache, monkeypatch):
+    folder = cache.engine_path(KEY).parent
+    (folder / f".{KEY.digest}.engine.half").mkdir(parents=True)  # unlinking it is not permitted
+    kept(cache)
 
 
 def test_a_full_disk_costs_the_next_start_a_build(cache, monkeypatch, caplog):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from mmfusion_ros.checks.finding import Finding, Level, ok
 from mmfusion_ros.checks.subject import Setup
 from mmfusion_ros.core.engines.cuda_probe import cuda_devices
+from mmfusion_ros.core.engines.tensorrt import import_tensorrt
 
 
 class _UnusableError(Exception):
@@ -55,7 +56,12 @@ def _tensorrt() -> str:
     if not devices:
         raise _UnusableError(reason)
     # Imported only where there is a driver: its own probing would end the process elsewhere.
-    version = _version("tensorrt", "; see docs/jetson.md")
+    try:
+        version = import_tensorrt().__version__
+    except Exception as error:  # a wrong build may raise anything
+        raise _UnusableError(str(error)) from error
+    _version("cuda.bindings.runtime", "; pip install cuda-bindings, of this machine's CUDA")
+    _version("onnx", "; pip install onnx, which builds need")
     names = ", ".join(device.name for device in devices)
     return f"{version} ({names})"
 

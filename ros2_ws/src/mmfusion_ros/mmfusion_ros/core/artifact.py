@@ -86,30 +86,42 @@ class Artifact:
     def graph_for(self, precision: str) -> Path:
         """The ONNX file in a precision, its digest verified now: only those used need be whole.
 
+        Args and errors are those of `read_graph`.
+        """
+        self.read_graph(precision)
+        return self._file_of(precision)
+
+    def read_graph(self, precision: str) -> bytes:
+        """What is in the ONNX file in a precision, verified.
+
         Args:
             precision: fp32, or one of `reduced_digests`.
 
         Raises:
             ArtifactError: if the artifact has no such graph, or not the one of its manifest.
         """
+        path = self._file_of(precision)
+        try:
+            graph = path.read_bytes()
+        except OSError as error:
+            raise ArtifactError(
+                f"{path} cannot be read ({error.strerror}); copy the artifact again"
+            ) from error
+        expected = self.digest if precision == "fp32" else self.reduced_digests[precision]
+        _check_digest(path, hashlib.sha256(graph).hexdigest(), expected)
+        return graph
+
+    def _file_of(self, precision: str) -> Path:
         if precision == "fp32":
             return self.graph_path
-        expected = self.reduced_digests.get(precision)
-        if expected is None:
+        entry = self.manifest.get("reduced_graphs", {}).get(precision)
+        if entry is None:
             there = ", ".join(("fp32", *self.reduced_digests))
             raise ArtifactError(
                 f"artifact {self.name} has no {precision} graph, only {there}; add one with "
                 f"'mmfusion reduce {self.folder} --precision {precision}', or run it in fp32"
             )
-        path = self.folder / str(self.manifest["reduced_graphs"][precision]["file"])
-        try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise ArtifactError(
-                f"{path} cannot be read ({error.strerror}); copy the artifact again"
-            ) from error
-        _check_digest(path, digest, expected)
-        return path
+        return self.folder / str(entry["file"])
 
     def image_size(self, modality: Modality) -> tuple[int, int]:
         """(height, width) in pixels that the input of ``modality`` takes."""

@@ -32,7 +32,7 @@ import tensorrt_rtx
 from mmfusion_ros.core.engines.tensorrt.builder import BuilderSettings, build
 from mmfusion_ros.core.engines.tensorrt.graph import parsable_graph
 from mmfusion_ros.core.errors import EngineError
-graph = parsable_graph(Path(sys.argv[1]))
+graph = parsable_graph(Path(sys.argv[1]).read_bytes(), Path(sys.argv[1]))
 """
 
 
@@ -101,7 +101,7 @@ def test_what_is_really_built_is_kept_and_found_again(graph, tmp_path):
         @staticmethod
         def deserialize_cuda_engine(serialized):
             loaded.append(len(serialized))
-            return double.Runtime(None).deserialize_cuda_engine(double.MARK + graph)
+            return double.Runtime(None).deserialize_cuda_engine(double.serialized(graph))
     loaded, library = [], Library()
     artifact = open_artifact(Path(sys.argv[1]).parent)
     inputs = {name: np.ones(spec.shape, spec.dtype) for name, spec in artifact.inputs.items()}
@@ -188,6 +188,73 @@ def test_inputs_without_a_fixed_shape_are_refused(tmp_path):
     except EngineError as error: print(json.dumps(str(error)))
     """
     assert "input more has no fixed shape" in result_of(code, path)
+
+
+def test_a_thread_that_does_not_start_is_told(monkeypatch):
+    def fail(thread):
+        raise RuntimeError("can't start new thread")
+
+    library = double()
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(EngineError, match="cannot build: RuntimeError: can't start new thread"):
+        build(library, b"graph")
+    assert library.builds == 0
+
+
+def test_ctrl_c_while_the_thread_starts_builds_nothing(monkeypatch):
+    """The thread that comes late finds that nobody waits for it."""
+    library = double()
+    threads = []
+
+    def interrupted(thread):
+        threads.append(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            build(library, b"graph")
+    threads[0].start()
+    threads[0].join()
+    assert library.builds == 0
+
+
+def test_ctrl_c_once_it_builds_waits_for_the_end(monkeypatch):
+    library = double()
+    building, ended = threading.Event(), []
+    start = threading.Thread.start
+
+    def progress(phase, share):
+        building.set()
+        ended.append(share)
+
+    def interrupted(thread):
+        start(thread)
+        assert building.wait(60)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build(library, b"graph", progress=progress)
+    assert not [each for each in threading.enumerate() if each.name == "tensorrt-build"]
+
+
+def test_what_the_library_raises_is_told_with_its_log():
+    library = double()
+    library.fits_cuda = False
+    with pytest.raises(
+        EngineError,
+        match=r"^TensorRT 10.3.0 cannot prepare a build: TypeError: pybind11::init.*error: 35$",
+    ):
+        build(library, b"graph")
+
+
+def test_what_progress_raises_comes_out_as_it_is():
+    def fail(phase, share):
+        raise TypeError("of the caller")
+
+    with pytest.raises(TypeError, match=r"^of the caller$"):
+        build(double(), b"graph", progress=fail)
 
 
 def double(**arguments):

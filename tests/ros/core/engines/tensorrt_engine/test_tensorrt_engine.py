@@ -27,7 +27,9 @@ def artifact(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def serialized(artifact):
-    return TensorRTDouble.MARK + parsable_graph(artifact.graph_path)
+    return TensorRTDouble(DriverDouble()).serialized(
+        parsable_graph(artifact.read_graph("fp32"), artifact.folder)
+    )
 
 
 @pytest.fixture

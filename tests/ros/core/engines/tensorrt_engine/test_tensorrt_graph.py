@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from mmfusion_ros.core.artifact import open_artifact
 from mmfusion_ros.core.engines.tensorrt.byte_edges import bytes_at_the_edges
-from mmfusion_ros.core.engines.tensorrt.graph import parsable_graph
+from mmfusion_ros.core.engines.tensorrt.graph import has_scan, parsable_graph
 from mmfusion_ros.core.errors import EngineError
 
 ROOT = Path(__file__).resolve().parents[5]
@@ -46,7 +46,7 @@ def test_bundled_graphs_give_the_same(folder):
     }
     inputs["thermal_range"] = np.array([0, 65535], np.float32)
     inputs["present"] = np.ones(3, np.float32)
-    graph = parsable_graph(artifact.graph_path)
+    graph = parsable_graph(artifact.read_graph("fp32"), folder)
     model = onnx.load_from_string(graph)
     assert not model.functions
     edges = {value.name for value in (*model.graph.input, *model.graph.output)}
@@ -133,19 +133,22 @@ def test_bodies_see_the_renamed_values():
     assert run(model.SerializeToString(), inputs)["y"] == 6
 
 
-def test_with_a_plugin_the_nodes_of_the_scan_stay():
-    path = ROOT / "artifacts" / "s4fusion_tiny_640x480" / "graph.onnx"
-    model = onnx.load_from_string(parsable_graph(path, scan_is_plugin=True))
-    before = [node.op_type for node in onnx.load(path).graph.node].count("SelectiveScan")
-    nodes = [node for node in model.graph.node if node.op_type == "SelectiveScan"]
-    assert before
-    assert len(nodes) == before
-    assert {node.domain for node in nodes} == {"mmfusion"}
-    assert not model.functions
+@pytest.mark.parametrize("folder", sorted(ROOT.glob("artifacts/*")), ids=lambda path: path.name)
+def test_a_scan_is_found_where_there_is_one(folder):
+    path = folder / "graph.onnx"
+    nodes = onnx.load(path).graph.node
+    assert has_scan(path.read_bytes()) == any(n.op_type == "SelectiveScan" for n in nodes)
+
+
+def test_a_name_makes_no_scan():
+    node = helper.make_node("Relu", ["SelectiveScan"], ["y"], name="SelectiveScan")
+    assert not has_scan(node.SerializeToString())
+    node.op_type = "SelectiveScan"
+    assert has_scan(node.SerializeToString())
 
 
 def test_without_onnx_it_says_what_to_install(tmp_path, monkeypatch):
     path = write_artifact(tmp_path / "small") / "graph.onnx"
     monkeypatch.setitem(sys.modules, "onnx.inliner", None)
     with pytest.raises(EngineError, match=r"cannot be prepared without onnx .*pip install"):
-        parsable_graph(path)
+        parsable_graph(path.read_bytes(), path)

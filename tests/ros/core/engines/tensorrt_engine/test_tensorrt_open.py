@@ -10,14 +10,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from artifacts import write_artifact
+from artifacts import add_reduced_graph, write_artifact
 from cuda_double import ORIN, DriverDouble, TensorRTDouble
 
 from mmfusion_ros.core.artifact import open_artifact
 from mmfusion_ros.core.engines import EngineOptions, open_engine
 from mmfusion_ros.core.engines import tensorrt as backend
+from mmfusion_ros.core.engines.sample_frames import SampleFrames, write_sample_frames
 from mmfusion_ros.core.engines.tensorrt import import_tensorrt, open_on, open_tensorrt
-from mmfusion_ros.core.engines.tensorrt.scan_plugin import ScanPlugin
 from mmfusion_ros.core.errors import EngineError
 
 pytest.importorskip("onnx")
@@ -138,32 +138,157 @@ def test_a_kept_engine_that_does_not_load_is_built_anew(artifact, options, drive
     assert not driver.leaks
 
 
-def test_the_engine_tells_how_the_scan_is_run(artifact, options, driver, monkeypatch):
+def test_a_graph_without_a_scan_has_no_form_of_it(artifact, options, driver):
     with open_on(TensorRTDouble(driver), driver, artifact, options) as engine:
-        assert engine.selective_scan.startswith("two-level loop (")
-    plugin = ScanPlugin(digest="a" * 64)
-    monkeypatch.setattr(backend, "register_scan_plugin", lambda *_: plugin)
+        assert engine.selective_scan == "none"
+
+
+def test_a_graph_that_was_exchanged_since_it_was_opened_is_refused(tmp_path, options, driver):
+    folder = write_artifact(tmp_path / "small")
+    artifact = open_artifact(folder)
+    write_artifact(folder, saliency=True)
+    with pytest.raises(EngineError, match=r"graph.onnx is not the graph its manifest describes"):
+        open_on(TensorRTDouble(driver), driver, artifact, options)
+    assert not options.cache.exists()
+
+
+def test_a_library_that_does_not_fit_cuda_is_told(artifact, options, driver):
     tensorrt = TensorRTDouble(driver)
-    with open_on(tensorrt, driver, artifact, options) as engine:
-        assert engine.selective_scan == "plugin"
-    assert tensorrt.builds == 1  # an engine of its own
+    tensorrt.fits_cuda = False
+    with pytest.raises(EngineError, match=r"cannot prepare a build: TypeError.*error: 35"):
+        open_on(tensorrt, driver, artifact, options)
+    tensorrt.fits_cuda = True
+    open_on(tensorrt, driver, artifact, options).close()
+    tensorrt.fits_cuda = False
+    with pytest.raises(EngineError, match=r"cannot load an engine: TypeError.*error: 35"):
+        open_on(tensorrt, driver, artifact, options)
+    assert not driver.leaks
 
 
-def test_reduced_precision_passes_the_gate_or_nothing_is_left_open(artifact, options, driver):
+def test_the_fallback_takes_over_from_a_library_that_does_not_fit(
+    artifact, options, driver, monkeypatch
+):
+    tensorrt = TensorRTDouble(driver)
+    tensorrt.fits_cuda = False
+    for name, value in (("CudaRuntime", driver), ("import_tensorrt", tensorrt)):
+        monkeypatch.setattr(backend, name, lambda value=value: value)
+    monkeypatch.setattr(backend, "cuda_devices", lambda: ([driver.gpu], ""))
+    wanted = dataclasses.replace(options, fallback="onnxruntime", threads=1)
+    with open_engine(artifact, wanted) as engine:
+        assert engine.backend == "onnxruntime"
+        assert "factory function returned nullptr" in engine.stands_in
+
+
+class ReducedBench:
+    """An artifact with a graph in fp16, frames to measure it on, and a TensorRT."""
+
+    def __init__(self, folder, options, driver) -> None:
+        self.folder, self.driver = folder, driver
+        self.tensorrt = TensorRTDouble(driver)
+        self.samples = folder / "frames.npz"
+        self.options = dataclasses.replace(options, precision="fp16", threads=1)
+        write_artifact(folder / "small")
+        self.reduce(off_by=1)
+        frames = [random_inputs(self.artifact, seed) for seed in range(2)]
+        write_sample_frames(self.samples, self.artifact, SampleFrames.of(frames))
+
+    def reduce(self, off_by) -> None:
+        tolerances = {"fused": {"psnr_db": 45}}
+        add_reduced_graph(self.folder / "small", "fp16", off_by=off_by, tolerances=tolerances)
+        self.artifact = open_artifact(self.folder / "small")
+
+    def open(self, *, samples=False, **changes):
+        given = {"samples": self.samples if samples else None, **changes}
+        options = dataclasses.replace(self.options, **given)
+        return open_on(self.tensorrt, self.driver, self.artifact, options)
+
+    def refused(self, **changes) -> None:
+        with pytest.raises(EngineError, match="fp16 was not yet compared with fp32"):
+            self.open(**changes)
+        assert not self.driver.leaks
+
+
+@pytest.fixture
+def bench(tmp_path, options, driver):
+    return ReducedBench(tmp_path, options, driver)
+
+
+def lose(path):
+    path.unlink()
+
+
+def damage(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def test_reduced_precision_that_the_artifact_lacks_is_refused(artifact, options, driver):
     reduced = dataclasses.replace(options, precision="fp16")
     with pytest.raises(EngineError, match="has no fp16 graph"):
         open_on(TensorRTDouble(driver), driver, artifact, reduced)
 
 
-def test_a_refusal_by_the_gate_closes_the_engine(artifact, options, driver, monkeypatch):
-    def refuse(engine, *_):
-        assert engine.run(random_inputs(artifact))
-        raise EngineError("too far from fp32")
+def test_what_was_measured_lets_the_same_engine_pass(bench):
+    bench.refused()
+    with bench.open(samples=True) as engine:
+        assert engine.gate.frames == 2
+        assert 45 < engine.gate.measures[0].value < 60
+        outputs = engine.run(random_inputs(bench.artifact))
+        assert outputs["fused"].max() == 255
+    with bench.open() as engine:
+        assert engine.gate.frames == 2
+    assert bench.tensorrt.builds == 1
+    assert not bench.driver.leaks
 
-    monkeypatch.setattr(backend, "accept", refuse)
-    with pytest.raises(EngineError, match="too far from fp32"):
-        open_on(TensorRTDouble(driver), driver, artifact, options)
-    assert not driver.leaks
+
+@pytest.mark.parametrize("harm", [lose, damage])
+def test_an_engine_that_is_built_anew_is_measured_anew(bench, harm):
+    with bench.open(samples=True) as engine:
+        path = engine.path
+    harm(path)
+    bench.refused()
+    assert bench.tensorrt.builds == 2
+    bench.open(samples=True).close()
+    bench.open().close()
+
+
+def test_what_was_measured_is_of_the_engine_that_served(bench):
+    """Another than the one that would be built: it also runs on other GPUs."""
+    bench.refused(hardware_compatible=True)  # built, but there are no frames
+    with bench.open(samples=True) as engine:
+        path = engine.path
+    assert bench.tensorrt.builds == 1
+    bench.open().close()
+    lose(path)
+    bench.refused()
+    assert bench.tensorrt.builds == 2
+
+
+def test_what_was_measured_on_a_compatible_engine_is_found(bench):
+    bench.open(samples=True, hardware_compatible=True).close()
+    with bench.open() as engine:
+        assert engine.gate.frames == 2
+    assert bench.tensorrt.builds == 1
+
+
+def test_what_was_measured_is_against_one_graph_in_fp32(bench, tmp_path):
+    bench.open(samples=True).close()
+    manifest = json.loads((tmp_path / "small/manifest.json").read_text())
+    reduced = manifest["reduced_graphs"]
+    write_artifact(tmp_path / "small", fails_from=9)
+    manifest = json.loads((tmp_path / "small/manifest.json").read_text())
+    manifest |= {"reduced_graphs": reduced, "tolerances": {"fused": {"psnr_db": 45}}}
+    (tmp_path / "small/manifest.json").write_text(json.dumps(manifest))
+    bench.artifact = open_artifact(tmp_path / "small")
+    bench.refused()
+    assert bench.tensorrt.builds == 1
+
+
+def test_what_misses_the_tolerances_is_closed(bench):
+    bench.reduce(off_by=9)
+    for samples in (True, False):
+        with pytest.raises(EngineError, match=r"tensorrt in fp16 is too far from fp32 .*psnr_db"):
+            bench.open(samples=samples)
+        assert not bench.driver.leaks
 
 
 def test_progress_can_cancel(artifact, options, driver):

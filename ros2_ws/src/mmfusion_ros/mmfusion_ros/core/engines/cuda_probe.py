@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 _DRIVER = "libcuda.so.1"
 _SUCCESS = 0
-# CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR.
-_MAJOR, _MINOR = 75, 76
 _NAME_BYTES = 256
 
 
@@ -21,11 +19,9 @@ class CudaDevice:
 
     Attributes:
         name: as its driver has it.
-        compute_capability: (major, minor).
     """
 
     name: str
-    compute_capability: tuple[int, int]
 
 
 class _DriverError(Exception):
@@ -53,12 +49,7 @@ def _device(driver: ctypes.CDLL, number: int) -> CudaDevice:
     _call(driver, "cuDeviceGet", ctypes.byref(handle), number)
     name = ctypes.create_string_buffer(_NAME_BYTES)
     _call(driver, "cuDeviceGetName", name, _NAME_BYTES, handle)
-    capability = []
-    for attribute in (_MAJOR, _MINOR):
-        value = ctypes.c_int()
-        _call(driver, "cuDeviceGetAttribute", ctypes.byref(value), attribute, handle)
-        capability.append(value.value)
-    return CudaDevice(name.value.decode(errors="replace"), (capability[0], capability[1]))
+    return CudaDevice(name.value.decode(errors="replace"))
 
 
 def _call(driver: ctypes.CDLL, name: str, *arguments: object) -> None:

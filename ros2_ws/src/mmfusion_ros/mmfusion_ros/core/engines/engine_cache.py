@@ -39,8 +39,6 @@ class EngineKey:
         compute_capability: of the device.
         library: name and version.
         precision: that the graph computes in.
-        scan: how the selective scan is run.
-        plugin: digest of the plugins that are built in; empty for none.
         settings: of the builder.
     """
 
@@ -50,8 +48,6 @@ class EngineKey:
     compute_capability: tuple[int, int]
     library: str
     precision: str
-    scan: str
-    plugin: str
     settings: Mapping[str, object]
 
     @property
@@ -91,7 +87,7 @@ class EngineCache:
         self,
         keys: Sequence[EngineKey],
         build: Callable[[], bytes],
-        use: Callable[[bytes, Path], _Opened],
+        use: Callable[[bytes, Path, str], _Opened],
         progress: Progress | None = None,
     ) -> _Opened:
         """An engine from the folder, or built now.
@@ -102,36 +98,50 @@ class EngineCache:
         Args:
             keys: of the engines that serve, the one first that is built if there is none.
             build: makes it.
-            use: makes of an engine, and of where it lies, what is wanted.
+            use: makes of an engine what is wanted. It also gets where it lies and its SHA-256: two
+                builds under one key are not the same engine.
             progress: called while another process builds.
 
         Raises:
             EngineError: from ``build`` or ``use``; UnusableEngineError from ``use`` for an engine
                 that was built now only, a kept one is built anew then.
         """
-        for key in keys:
-            if (found := self._use_kept(key, use)) is not None:
-                return found
         key = keys[0]
-        with self._alone(key, progress) as waited:
-            if waited and (found := self._use_kept(key, use)) is not None:
+        seen = self._stamp(key)
+        for each in keys:
+            if (found := self._use_kept(each, use)) is not None:
+                return found
+        with self._alone(key, progress):
+            # Another process may have written it between the look and the lock.
+            if self._stamp(key) != seen and (found := self._use_kept(key, use)) is not None:
                 return found
             started = time.monotonic()
             engine = build()
-            self._keep(key, engine, time.monotonic() - started)
-        return use(engine, self.engine_path(key))
+            digest = hashlib.sha256(engine).hexdigest()
+            self._keep(key, engine, digest, time.monotonic() - started)
+        return use(engine, self.engine_path(key), digest)
 
-    def _use_kept(self, key: EngineKey, use: Callable[[bytes, Path], _Opened]) -> _Opened | None:
+    def _stamp(self, key: EngineKey) -> tuple[int, int] | None:
+        """Another one once the engine was written again; None if there is none."""
         try:
-            engine = self._load(key)
-            return None if engine is None else use(engine, self.engine_path(key))
+            status = self.description_path(key).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def _use_kept(
+        self, key: EngineKey, use: Callable[[bytes, Path, str], _Opened]
+    ) -> _Opened | None:
+        path = self.engine_path(key)
+        try:
+            kept = self._load(key)
+            return None if kept is None else use(kept[0], path, kept[1])
         except UnusableEngineError as error:
-            path = self.engine_path(key)
             _logger.warning("engine: %s cannot be used: %s; building it anew", path, error)
             return None
 
-    def _load(self, key: EngineKey) -> bytes | None:
-        """The engine; None if there is none.
+    def _load(self, key: EngineKey) -> tuple[bytes, str] | None:
+        """The engine and its SHA-256; None if there is none.
 
         Raises:
             UnusableEngineError: if there is one, but not as it was written.
@@ -158,15 +168,15 @@ class EngineCache:
             raise UnusableEngineError(f"it has {len(engine)} bytes, expected {size}")
         if hashlib.sha256(engine).hexdigest() != digest:
             raise UnusableEngineError("its SHA-256 is not that of its description")
-        return engine
+        return engine, digest
 
-    def _keep(self, key: EngineKey, engine: bytes, seconds: float) -> None:
+    def _keep(self, key: EngineKey, engine: bytes, digest: str, seconds: float) -> None:
         description = {
             "key": key.document,
             "built": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
             "build_seconds": round(seconds, 1),
             "size": len(engine),
-            "sha256": hashlib.sha256(engine).hexdigest(),
+            "sha256": digest,
         }
         try:
             # An older description would not fit the new engine, if this were cut off between.
@@ -186,8 +196,8 @@ class EngineCache:
             _logger.info("engine: kept as %s", self.engine_path(key))
 
     @contextlib.contextmanager
-    def _alone(self, key: EngineKey, progress: Progress | None) -> Iterator[bool]:
-        """Hold the lock of a key; the value tells whether another process held it before.
+    def _alone(self, key: EngineKey, progress: Progress | None) -> Iterator[None]:
+        """Hold the lock of a key, where there can be one.
 
         The system lets go of it when a process ends, however it ends. The file stays: another
         process may be about to lock it.
@@ -202,32 +212,44 @@ class EngineCache:
                 self._folder,
                 error.strerror,
             )
-            yield False
+            yield
             return
         with file:
-            waited = False
-            while not _locked(file.fileno()):
-                if not waited:
-                    _logger.info("engine: another process builds %s, waiting for it", path.stem)
-                    waited = True
-                if progress is not None:
-                    progress("waiting for another process that builds it", 0.0)
-                time.sleep(_LOOK_EVERY_S)
-            self._sweep(key)
-            yield waited
+            if _wait_for_lock(file.fileno(), path, progress):
+                self._sweep(key)
+            yield
 
     def _sweep(self, key: EngineKey) -> None:
-        """Remove what a killed builder of this key was writing."""
-        for path in self._folder.glob(f".{key.digest}.*"):
-            path.unlink(missing_ok=True)
+        """Remove what a killed builder of this key was writing, as far as it is ours to remove."""
+        for final in (self.engine_path(key), self.description_path(key)):
+            for path in self._folder.glob(f".{final.name}.*"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _wait_for_lock(descriptor: int, path: Path, progress: Progress | None) -> bool:
+    """Lock a file once no other process does; False where the file system has no locks."""
+    told = False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        except OSError as error:  # ENOLCK or EOPNOTSUPP, of network file systems
+            _logger.warning(
+                "engine: %s cannot be locked (%s); other processes may build the same engine",
+                path,
+                error.strerror,
+            )
+            return False
+        else:
+            return True
+        if not told:
+            _logger.info("engine: another process builds %s, waiting for it", path.stem)
+            told = True
+        if progress is not None:
+            progress("waiting for another process that builds it", 0.0)
+        time.sleep(_LOOK_EVERY_S)
 
 
 def _sync(folder: Path) -> None:

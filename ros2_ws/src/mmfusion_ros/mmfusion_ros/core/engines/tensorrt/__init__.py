@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,8 @@ from mmfusion_ros.core.engines.progress import Progress
 from mmfusion_ros.core.engines.tensorrt.builder import BuilderSettings, build
 from mmfusion_ros.core.engines.tensorrt.driver import CudaDriver, CudaRuntime, Gpu
 from mmfusion_ros.core.engines.tensorrt.engine import TensorRTEngine
-from mmfusion_ros.core.engines.tensorrt.graph import FORM, parsable_graph
-from mmfusion_ros.core.engines.tensorrt.logger import make_logger
-from mmfusion_ros.core.engines.tensorrt.scan_plugin import ScanPlugin, register_scan_plugin
+from mmfusion_ros.core.engines.tensorrt.graph import FORM, has_scan, parsable_graph
+from mmfusion_ros.core.engines.tensorrt.logger import failures_told, make_logger
 from mmfusion_ros.core.errors import ArtifactError, EngineError
 
 _logger = logging.getLogger(__name__)
@@ -57,15 +57,25 @@ def open_on(
     progress: Progress | None = None,
 ) -> TensorRTEngine:
     """Open an artifact's engine with a library and a driver that are there; see `open_tensorrt`."""
+    try:
+        return _open_on(tensorrt, driver, artifact, options, progress)
+    except ArtifactError as error:  # it has not what is asked for, or was exchanged since
+        raise EngineError(str(error)) from error
+
+
+def _open_on(
+    tensorrt: Any,
+    driver: CudaDriver,
+    artifact: Artifact,
+    options: EngineOptions,
+    progress: Progress | None,
+) -> TensorRTEngine:
     gpu = driver.gpus()[_DEVICE]
     driver.use(_DEVICE)
     _register_plugins(tensorrt)
-    plugin = register_scan_plugin(tensorrt, gpu.compute_capability)
-    try:
-        path = artifact.graph_for(options.precision)
-    except ArtifactError as error:  # it is whole, but has not what is asked for
-        raise EngineError(str(error)) from error
-    keys = _keys(tensorrt, gpu, artifact, options, plugin)
+    # Read once: what is built under the graph's digest is of these bytes.
+    graph = artifact.read_graph(options.precision)
+    keys = _keys(tensorrt, gpu, artifact, options)
     timings = f"timings-{gpu.name}-{tensorrt.__name__}-{tensorrt.__version__}.cache"
 
     def build_now() -> bytes:
@@ -78,26 +88,28 @@ def open_on(
         )
         return build(
             tensorrt,
-            parsable_graph(path, scan_is_plugin=plugin.registered),
+            parsable_graph(graph, artifact.folder),
             BuilderSettings(hardware_compatible=options.hardware_compatible),
             options.cache_folder / timings.replace(" ", "_").replace("/", "_"),
             progress,
         )
 
-    def load(serialized: bytes, kept: Path) -> TensorRTEngine:
-        return TensorRTEngine(
+    def load(serialized: bytes, kept: Path, digest: str) -> tuple[TensorRTEngine, str]:
+        engine = TensorRTEngine(
             tensorrt,
             serialized,
             artifact,
             driver,
             precision=options.precision,
-            selective_scan=scan_form(plugin),
+            selective_scan="two-level loop" if has_scan(graph) else "none",
             path=kept,
         )
+        return engine, digest
 
-    engine = EngineCache(options.cache_folder).obtain(keys, build_now, load, progress)
+    engine, digest = EngineCache(options.cache_folder).obtain(keys, build_now, load, progress)
     try:
-        engine.gate = accept(engine, artifact, options, keys[0].digest, progress)
+        name = _gate_name(artifact, options.precision, digest)
+        engine.gate = accept(engine, artifact, options, name, progress)
     except BaseException:
         engine.close()
         raise
@@ -140,9 +152,18 @@ def import_tensorrt() -> Any:
     return tensorrt
 
 
-def scan_form(plugin: ScanPlugin) -> str:
-    """How the selective scan is run, for people."""
-    return "plugin" if plugin.registered else f"two-level loop ({plugin.reason})"
+def _gate_name(artifact: Artifact, precision: str, engine: str) -> str:
+    """Name of what is measured on an engine.
+
+    Not of its key: another build of the same graph may choose other code, and round otherwise.
+
+    Args:
+        artifact: with the graph that it is compared with.
+        precision: of the engine.
+        engine: its SHA-256.
+    """
+    digest = hashlib.sha256(f"{artifact.digest}\n{engine}".encode()).hexdigest()
+    return f"{artifact.name}-tensorrt-{precision}-{digest[:16]}"
 
 
 @functools.cache
@@ -153,13 +174,12 @@ def _register_plugins(tensorrt: Any) -> Any:
         The logger, which the library goes on using.
     """
     log = make_logger(tensorrt)
-    tensorrt.init_libnvinfer_plugins(log, "")
+    with failures_told(tensorrt, log, "cannot load its plugins"):
+        tensorrt.init_libnvinfer_plugins(log, "")
     return log
 
 
-def _keys(
-    tensorrt: Any, gpu: Gpu, artifact: Artifact, options: EngineOptions, plugin: ScanPlugin
-) -> list[EngineKey]:
+def _keys(tensorrt: Any, gpu: Gpu, artifact: Artifact, options: EngineOptions) -> list[EngineKey]:
     """Of the engine to build, and of others that serve."""
 
     def key(*, hardware_compatible: bool) -> EngineKey:
@@ -170,8 +190,6 @@ def _keys(
             compute_capability=gpu.compute_capability,
             library=f"{tensorrt.__name__} {tensorrt.__version__}",
             precision=options.precision,
-            scan="plugin" if plugin.registered else "two-level loop",
-            plugin=plugin.digest,
             settings=dataclasses.asdict(BuilderSettings(hardware_compatible=hardware_compatible)),
         )
 

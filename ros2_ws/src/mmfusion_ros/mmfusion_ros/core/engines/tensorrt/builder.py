@@ -13,7 +13,7 @@ from typing import Any
 from mmfusion_ros.core.atomic_file import written_whole
 from mmfusion_ros.core.engines.progress import Progress
 from mmfusion_ros.core.engines.tensorrt.build_progress import PhaseShares, make_monitor
-from mmfusion_ros.core.engines.tensorrt.logger import make_logger
+from mmfusion_ros.core.engines.tensorrt.logger import failures_told, make_logger
 from mmfusion_ros.core.errors import EngineError
 
 _logger = logging.getLogger(__name__)
@@ -91,15 +91,17 @@ def build(
         BaseException: what ``progress`` raised, or KeyboardInterrupt; the build is over then.
     """
     log = make_logger(tensorrt)
-    builder, network = make_network(tensorrt, log)
-    # The network refers to weights that the parser holds.
-    parser = parse(tensorrt, network, graph, log)
     shares = PhaseShares(progress)
-    config = _config(tensorrt, builder, settings)
-    config.progress_monitor = monitor = make_monitor(tensorrt, shares)
-    _require_fixed_shapes(network)
-    timings = _use_timings(config, timing_cache)
-    serialized = _in_thread(builder, network, config, shares)
+    with failures_told(tensorrt, log, "cannot prepare a build"):
+        builder, network = make_network(tensorrt, log)
+        # The network refers to weights that the parser holds.
+        parser = parse(tensorrt, network, graph, log)
+        config = _config(tensorrt, builder, settings)
+        config.progress_monitor = monitor = make_monitor(tensorrt, shares)
+        _require_fixed_shapes(network)
+        timings = _use_timings(config, timing_cache)
+    with failures_told(tensorrt, log, "cannot build"):
+        serialized = _in_thread(builder, network, config, shares)
     del monitor, parser
     if shares.error is not None:
         raise shares.error
@@ -173,24 +175,33 @@ def _in_thread(builder: Any, network: Any, config: Any, shares: PhaseShares) -> 
     """Build in a thread, so that Ctrl-C comes through while the library computes."""
     results: list[Any] = []
     errors: list[BaseException] = []
+    deciding = threading.Lock()
+    builds = False
 
     def work() -> None:
+        nonlocal builds
+        with deciding:
+            if shares.cancelled:  # nobody waits for it
+                return
+            builds = True
         try:
             results.append(builder.build_serialized_network(network, config))
         except BaseException as error:  # noqa: BLE001 (told where the build was asked for)
             errors.append(error)
 
     thread = threading.Thread(target=work, name="tensorrt-build", daemon=True)
-    thread.start()
     try:
+        thread.start()
         thread.join()
     except BaseException:
+        with deciding:
+            shares.cancel()
         # The library's objects must not go while it uses them.
-        shares.cancel()
-        thread.join()
+        if builds:
+            thread.join()
         raise
     if errors:
-        raise EngineError(f"the builder failed: {errors[0]}") from errors[0]
+        raise errors[0]
     return results[0]
 
 

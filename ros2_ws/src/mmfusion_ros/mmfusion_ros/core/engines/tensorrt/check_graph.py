@@ -100,8 +100,8 @@ def check_here(path: Path) -> GraphCheck:
             f"graphs cannot be checked ({error}); install 'tensorrt-rtx' and 'onnx'"
         ) from error
     try:
-        model = onnx.load_from_string(parsable_graph(path))
-    except EngineError as error:
+        model = onnx.load_from_string(parsable_graph(path.read_bytes(), path))
+    except (EngineError, OSError) as error:
         return GraphCheck(str(path), str(error))
     known = _cut_out_known(model)
     settings = BuilderSettings(optimization_level=0)

@@ -22,12 +22,10 @@ class Gpu:
     Attributes:
         name: as its driver has it.
         compute_capability: (major, minor).
-        memory: bytes in all.
     """
 
     name: str
     compute_capability: tuple[int, int]
-    memory: int
 
 
 class CudaDriver(Protocol):
@@ -192,7 +190,6 @@ class CudaRuntime:
         return Gpu(
             name=properties.name.decode(errors="replace").rstrip("\0"),
             compute_capability=(properties.major, properties.minor),
-            memory=properties.totalGlobalMem,
         )
 
     def _call(self, name: str, *arguments: object) -> Any:

@@ -19,7 +19,7 @@ from mmfusion_ros.core.artifact import Artifact, TensorSpec
 from mmfusion_ros.core.engines.engine import Engine
 from mmfusion_ros.core.engines.engine_cache import UnusableEngineError
 from mmfusion_ros.core.engines.tensorrt.driver import Address, CudaDriver, Executable
-from mmfusion_ros.core.engines.tensorrt.logger import make_logger
+from mmfusion_ros.core.engines.tensorrt.logger import failures_told, make_logger
 from mmfusion_ros.core.errors import EngineError
 
 _logger = logging.getLogger(__name__)
@@ -102,9 +102,10 @@ class TensorRTEngine(Engine):
         self._done = driver.create_event()
         self._releases.append(partial(driver.destroy_event, self._done))
         self._log = make_logger(tensorrt)
-        self._runtime = tensorrt.Runtime(self._log)
-        self._releases.append(partial(setattr, self, "_runtime", None))
-        self._engine = self._runtime.deserialize_cuda_engine(serialized)
+        with failures_told(tensorrt, self._log, "cannot load an engine"):
+            self._runtime = tensorrt.Runtime(self._log)
+            self._releases.append(partial(setattr, self, "_runtime", None))
+            self._engine = self._runtime.deserialize_cuda_engine(serialized)
         self._releases.append(partial(setattr, self, "_engine", None))
         if self._engine is None:
             raise UnusableEngineError(
@@ -115,7 +116,8 @@ class TensorRTEngine(Engine):
         missing = artifact.outputs.keys() - {tensor.name for tensor in self._results}
         if missing:
             raise UnusableEngineError(f"the engine has no output {min(missing)!r}")
-        self._context = self._engine.create_execution_context()
+        with failures_told(tensorrt, self._log, "cannot run the engine"):
+            self._context = self._engine.create_execution_context()
         self._releases.append(partial(setattr, self, "_context", None))
         if self._context is None:
             raise EngineError(

@@ -11,20 +11,28 @@ FORM = 1  # of what is made here: another one makes another engine
 SCAN = ("mmfusion", "SelectiveScan")  # domain and operator of the selective scan
 
 
-def parsable_graph(path: Path, *, scan_is_plugin: bool = False) -> bytes:
+# The field op_type of a node, as protobuf encodes it: its number and kind, length and text.
+_SCAN_NODE = bytes([4 << 3 | 2, len(SCAN[1])]) + SCAN[1].encode()
+
+
+def has_scan(graph: bytes) -> bool:
+    """Whether a graph has a selective scan; ``onnx``, which a robot may lack, is not needed."""
+    return _SCAN_NODE in graph
+
+
+def parsable_graph(graph: bytes, origin: Path) -> bytes:
     """The graph without what TensorRT's parser refuses, computing the same.
 
-    The selective scan is left to its plugin, or becomes that of `scan_in_two_levels`. Bytes are
-    left at the edges only, see `bytes_at_the_edges`. Model-local functions are put in where they
-    are called: the parser would take them rather than a plugin of the same name, and nothing that
-    it says of a node in one tells which call it is of.
+    The selective scan becomes that of `scan_in_two_levels`. Bytes are left at the edges only, see
+    `bytes_at_the_edges`. Model-local functions are put in where they are called: nothing that the
+    parser says of a node in one tells which call it is of.
 
     Args:
-        path: ONNX file.
-        scan_is_plugin: a plugin takes the nodes of the selective scan; their function is dropped.
+        graph: content of an ONNX file.
+        origin: where it comes from, for errors.
 
     Raises:
-        EngineError: if ``onnx`` is missing, or the file is no graph that has such a form.
+        EngineError: if ``onnx`` is missing, or it is no graph that has such a form.
     """
     try:
         import onnx.inliner  # noqa: PLC0415 (heavy, and optional)
@@ -41,18 +49,13 @@ def parsable_graph(path: Path, *, scan_is_plugin: bool = False) -> bytes:
             "'pip install onnx'"
         ) from error
     try:
-        model = onnx.load(path)
-        if scan_is_plugin:
-            kept = [each for each in model.functions if (each.domain, each.name) != SCAN]
-            del model.functions[:]
-            model.functions.extend(kept)
-        else:
-            scan_in_two_levels(model, SCAN)
+        model = onnx.load_from_string(graph)
+        scan_in_two_levels(model, SCAN)
         model = onnx.inliner.inline_local_functions(model)
         bytes_at_the_edges(model)
         encoded: bytes = model.SerializeToString()
     except EngineError:
         raise
     except Exception as error:  # those of onnx and protobuf share no other base
-        raise EngineError(f"{path} cannot be prepared for TensorRT: {error}") from error
+        raise EngineError(f"{origin} cannot be prepared for TensorRT: {error}") from error
     return encoded
