@@ -37,7 +37,7 @@ apart=0 real=0
 OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile \
     -m "($selection) and not ros" "$@" || apart=$?
 interrupted=2
-if [[ $scope == unit || $apart == "$interrupted" ]]; then exit "$apart"; fi
+if [[ $scope == unit || $apart == "$interrupted" || $apart -gt 128 ]]; then exit "$apart"; fi
 
 # Real nodes want the machine to themselves.
 python -m pytest -m "($selection) and ros" "$@" || real=$?
