@@ -21,7 +21,11 @@ from mmfusion_ros.core.engines.tensorrt.driver import CudaDriver, CudaRuntime, G
 from mmfusion_ros.core.engines.tensorrt.engine import TensorRTEngine
 from mmfusion_ros.core.engines.tensorrt.graph import FORM, parsable_graph
 from mmfusion_ros.core.engines.tensorrt.logger import make_logger
-from mmfusion_ros.core.engines.tensorrt.scan_plugin import ScanPlugin, register_scan_plugin
+from mmfusion_ros.core.engines.tensorrt.scan_plugin import (
+    FOLDER,
+    ScanPlugin,
+    register_scan_plugin,
+)
 from mmfusion_ros.core.errors import ArtifactError, EngineError
 
 _logger = logging.getLogger(__name__)
@@ -60,7 +64,7 @@ def open_on(
     gpu = driver.gpus()[_DEVICE]
     driver.use(_DEVICE)
     _register_plugins(tensorrt)
-    plugin = register_scan_plugin(tensorrt, gpu.compute_capability)
+    plugin = register_scan_plugin(tensorrt, artifact.folder / FOLDER, gpu.compute_capability)
     try:
         path = artifact.graph_for(options.precision)
     except ArtifactError as error:  # it is whole, but has not what is asked for

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmfusion_ros.core.engines.tensorrt.scan_plugin import SCAN, split_scans
 from mmfusion_ros.core.errors import EngineError
 
 FORM = 1  # of what is made here: another one makes another engine
-
-SCAN = ("mmfusion", "SelectiveScan")  # domain and operator of the selective scan
 
 
 def parsable_graph(path: Path, *, scan_is_plugin: bool = False) -> bytes:
@@ -21,7 +20,7 @@ def parsable_graph(path: Path, *, scan_is_plugin: bool = False) -> bytes:
 
     Args:
         path: ONNX file.
-        scan_is_plugin: a plugin takes the nodes of the selective scan; their function is dropped.
+        scan_is_plugin: a plugin takes the selective scan, see `split_scans`.
 
     Raises:
         EngineError: if ``onnx`` is missing, or the file is no graph that has such a form.
@@ -43,9 +42,7 @@ def parsable_graph(path: Path, *, scan_is_plugin: bool = False) -> bytes:
     try:
         model = onnx.load(path)
         if scan_is_plugin:
-            kept = [each for each in model.functions if (each.domain, each.name) != SCAN]
-            del model.functions[:]
-            model.functions.extend(kept)
+            split_scans(model)
         else:
             scan_in_two_levels(model, SCAN)
         model = onnx.inliner.inline_local_functions(model)
