@@ -23,8 +23,8 @@ def parsable_graph(graph: bytes, origin: Path, *, scan_is_plugin: bool = False) 
     """The graph without what TensorRT's parser refuses, computing the same.
 
     The selective scan is left to its plugin, or becomes that of `scan_in_two_levels`. Bytes are
-    left at the edges only, see `bytes_at_the_edges`. Model-local functions are put in where they are called: nothing that the
-    parser says of a node in one tells which call it is of.
+    left at the edges only, see `bytes_at_the_edges`. Model-local functions are put in where they
+    are called: nothing that the parser says of a node in one tells which call it is of.
 
     Args:
         graph: content of an ONNX file.
