@@ -3,7 +3,7 @@
 All arrays are contiguous, of the shapes told there; ``a``, ends, borders, carried and scratch hold
 (.., D, S) in float32, sums (.., D). ``CHUNK`` is in time steps. A program takes ``BLOCK_D``
 channels with all their states of one direction of one image; ``BLOCK_S`` is the power of 2 that
-holds them.
+holds them. Arguments are inputs, sizes, outputs: TensorRT hands them to a plugin in that order.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import triton.language as tl  # type: ignore[import-untyped]
 
 @triton.jit
 def scan_states(
-    u_ptr, step_ptr, a_ptr, b_ptr, ends_ptr, sums_ptr,
+    u_ptr, step_ptr, a_ptr, b_ptr,
     steps, directions, channels, states,
+    ends_ptr, sums_ptr,
     CHUNK: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """Kernel 1; grid (chunks, channel blocks, images * directions)."""
@@ -42,8 +43,9 @@ def scan_states(
 
 @triton.jit
 def scan_carry(
-    a_ptr, ends_ptr, sums_ptr, borders_ptr,
+    a_ptr, ends_ptr, sums_ptr,
     chunks, directions, channels, states,
+    borders_ptr,
     BACKWARDS: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """Kernel 2; grid (channel blocks, images * directions).
@@ -68,8 +70,9 @@ def scan_carry(
 
 @triton.jit
 def scan_emit(
-    u_ptr, step_ptr, a_ptr, b_ptr, c_ptr, d_ptr, borders_ptr, y_ptr,
+    u_ptr, step_ptr, a_ptr, b_ptr, c_ptr, d_ptr, borders_ptr,
     steps, directions, channels, states,
+    y_ptr,
     CHUNK: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """Kernel 3; grid (chunks, channel blocks, images * directions)."""
@@ -97,8 +100,9 @@ def scan_emit(
 
 @triton.jit
 def scan_adjoints(
-    step_ptr, a_ptr, c_ptr, grad_ptr, ends_ptr,
+    step_ptr, a_ptr, c_ptr, grad_ptr,
     steps, directions, channels, states,
+    ends_ptr,
     CHUNK: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """As kernel 1, for the adjoint: what each chunk hands to the one before it."""
@@ -123,9 +127,9 @@ def scan_adjoints(
 
 @triton.jit
 def scan_gradients(
-    u_ptr, step_ptr, a_ptr, b_ptr, c_ptr, grad_ptr, borders_ptr, carried_ptr, scratch_ptr,
-    grad_u_ptr, grad_step_ptr, grad_a_ptr, grad_b_ptr, grad_c_ptr,
+    u_ptr, step_ptr, a_ptr, b_ptr, c_ptr, grad_ptr, borders_ptr, carried_ptr,
     steps, chunks, first_chunk, directions, channels, states,
+    scratch_ptr, grad_u_ptr, grad_step_ptr, grad_a_ptr, grad_b_ptr, grad_c_ptr,
     CHUNK: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """As kernel 3, for the gradients; grid (some chunks, channel blocks, images * directions).

@@ -1,13 +1,14 @@
 """The selective scan's kernels compiled ahead of time, for robots without PyTorch and Triton.
 
 No GPU is needed. A kernel's PTX is made for one architecture; the driver compiles it for the GPU
-that runs it.
+that runs it, which may be of a later one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,8 +27,20 @@ from mmfusion.layers.selective_scan_triton import BLOCK_D, CHUNK
 FOLDER, INDEX = "kernels", "selective_scan.json"
 # Orin, Hopper, Thor and desktop Blackwell.
 ARCHITECTURES = ("sm_87", "sm_90", "sm_110", "sm_120")
-# With one that it does not know, the compiler ends the process.
-_KNOWN = {f"sm_{number}" for number in (80, 86, 87, 89, 90, 100, 103, 110, 120, 121)}
+# With one that it does not know, the compiler ends the process. Beside each, the oldest version
+# of PTX that has it, so that no driver is too old: 8.0 is of CUDA 12.0, 9.0 of CUDA 13.0.
+_KNOWN = {
+    "sm_80": 80,
+    "sm_86": 80,
+    "sm_87": 80,
+    "sm_89": 80,
+    "sm_90": 80,
+    "sm_100": 86,
+    "sm_103": 88,
+    "sm_110": 90,
+    "sm_120": 87,
+    "sm_121": 88,
+}
 DTYPES = {"fp32": "*fp32", "fp16": "*fp16"}  # of u, step, B, C, D and y; all else is float32
 _KERNELS = {"states": scan_states, "carry": scan_carry, "emit": scan_emit}
 _SIGNAL = {"u_ptr", "step_ptr", "b_ptr", "c_ptr", "d_ptr", "y_ptr"}
@@ -47,7 +60,7 @@ class CompiledKernel:
         states: largest count of states it takes.
         threads: of a block.
         shared_bytes: dynamic shared memory of a block.
-        arguments: names in order; pointers, then int32; those that Triton adds are null pointers.
+        arguments: names in order; pointers in, int32, pointers out.
     """
 
     file: str
@@ -96,16 +109,20 @@ def compile_kernel(
         # Line information names files of this machine.
         with triton.knobs.compilation.scope():
             triton.knobs.compilation.disable_line_info = True
-            compiled = triton.compile(ASTSource(kernel, signature, block), target=target)
+            compiled = triton.compile(
+                ASTSource(kernel, signature, block),
+                target=target,
+                options={"ptx_version": _KNOWN[architecture]},
+            )
     except Exception as error:  # its exceptions share no other base
         raise ExportError(
             f"Triton {triton.__version__} cannot compile for {architecture} ({error}); leave it "
             "out, or install a newer Triton"
         ) from error
-    ptx: str = compiled.asm["ptx"]
     arguments = [name for name in kernel.arg_names if name not in block]
-    # Scratch memory of a launch and of a profiler, which these kernels do not use.
-    added = ptx.partition(".entry")[2].partition(")")[0].count(".param") - len(arguments)
+    ptx = _with_arguments(compiled.asm["ptx"], len(arguments))
+    # Made as for this very chip, but of nothing that later ones lack.
+    ptx = re.sub(r"^(\.target sm_\d+)a$", r"\1", ptx, flags=re.MULTILINE)
     return ptx, CompiledKernel(
         file=f"selective_scan_{step}.{dtype}.{architecture}.ptx",
         sha256=hashlib.sha256(ptx.encode()).hexdigest(),
@@ -115,8 +132,30 @@ def compile_kernel(
         states=block["BLOCK_S"],
         threads=_WARP * compiled.metadata.num_warps,
         shared_bytes=compiled.metadata.shared,
-        arguments=(*arguments, *(["null"] * added)),
+        arguments=tuple(arguments),
     )
+
+
+def _with_arguments(ptx: str, count: int) -> str:
+    """Drop the parameters behind the kernel's own, which Triton adds for scratch memory.
+
+    Who launches the kernel would have to pass them, and TensorRT does not.
+
+    Raises:
+        ExportError: if the kernel uses one.
+    """
+    head, _, rest = ptx.partition(".entry ")
+    name, _, rest = rest.partition("(")
+    parameters, _, body = rest.partition("\n)")
+    lines = parameters.strip("\n").split(",\n")
+    for line in lines[count:]:
+        if f"[{line.split()[-1]}" in body:
+            raise ExportError(
+                f"Triton {triton.__version__} gives {name} an argument for scratch memory, which "
+                "nothing passes; install another Triton"
+            )
+    kept = ",\n".join(lines[:count])
+    return f"{head}.entry {name}(\n{kept}\n){body}"
 
 
 def write_kernels(artifact: Path, architectures: Sequence[str] = ARCHITECTURES) -> Path:

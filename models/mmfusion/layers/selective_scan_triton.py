@@ -69,9 +69,9 @@ class _TritonScan(Function):
             ends = torch.empty_like(borders)
             sizes, blocks = (directions, channels, states), _blocks(states)
             grid = _grid(chunks, u)
-            scan_states[grid](u, step, a32, b, ends, sums, steps, *sizes, CHUNK, **blocks)
-            scan_carry[grid[1:]](a32, ends, sums, borders, chunks, *sizes, False, **blocks)  # noqa: FBT003
-            scan_emit[grid](u, step, a32, b, c, d, borders, y, steps, *sizes, CHUNK, **blocks)
+            scan_states[grid](u, step, a32, b, steps, *sizes, ends, sums, CHUNK, **blocks)
+            scan_carry[grid[1:]](a32, ends, sums, chunks, *sizes, borders, False, **blocks)  # noqa: FBT003
+            scan_emit[grid](u, step, a32, b, c, d, borders, steps, *sizes, y, CHUNK, **blocks)
         ctx.save_for_backward(u, step, a32, b, c, d, borders, sums)
         return y
 
@@ -89,16 +89,17 @@ class _TritonScan(Function):
             sizes, blocks = (directions, channels, states), _blocks(states)
             ends, carried = torch.empty_like(borders), torch.empty_like(borders)
             grid = _grid(chunks, u)
-            scan_adjoints[grid](step, a, c, grad, ends, steps, *sizes, CHUNK, **blocks)
-            scan_carry[grid[1:]](a, ends, sums, carried, chunks, *sizes, True, **blocks)  # noqa: FBT003
+            scan_adjoints[grid](step, a, c, grad, steps, *sizes, ends, CHUNK, **blocks)
+            scan_carry[grid[1:]](a, ends, sums, chunks, *sizes, carried, True, **blocks)  # noqa: FBT003
             group = max(1, min(chunks, _SCRATCH_BYTES // (borders[:, 0].nbytes * CHUNK)))
             scratch = borders.new_empty(images, group, directions, CHUNK, channels, states)
             for first in range(0, chunks, group):
                 grid = _grid(min(group, chunks - first), u)
                 scan_gradients[grid](
-                    u, step, a, b, c, grad, borders, carried, scratch,
-                    grad_u, grad_step, grad_a, grad_b, grad_c,
-                    steps, chunks, first, *sizes, CHUNK, **blocks,
+                    u, step, a, b, c, grad, borders, carried,
+                    steps, chunks, first, *sizes,
+                    scratch, grad_u, grad_step, grad_a, grad_b, grad_c,
+                    CHUNK, **blocks,
                 )  # fmt: skip
         grad_d = (grad.float() * u.float()).sum((0, 1))
         grad_u += d.float() * grad.float()

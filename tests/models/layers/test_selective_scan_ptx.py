@@ -5,23 +5,48 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-pytest.importorskip("triton", reason="Triton is not installed; it comes with PyTorch for CUDA")
+triton = pytest.importorskip(
+    "triton", reason="Triton is not installed; it comes with PyTorch for CUDA"
+)
 
 from mmfusion.cli import main
 from mmfusion.errors import ExportError
+from mmfusion.layers import selective_scan_ptx as module
 from mmfusion.layers.selective_scan_ptx import ARCHITECTURES, compile_kernel, write_kernels
 
 pytestmark = pytest.mark.torch
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
 @pytest.fixture(scope="module")
 def artifact(repo_root, tmp_path_factory):
     bundled = repo_root / "artifacts" / "s4fusion_tiny_640x480"
     return shutil.copytree(bundled, tmp_path_factory.mktemp("kernels") / "artifact")
+
+
+@pytest.fixture
+def assemble(tmp_path):
+    """What the assembler that comes with Triton says against a PTX text."""
+
+    def run(ptx, architecture):
+        (tmp_path / "kernel.ptx").write_text(ptx)
+        tool = "ptxas-blackwell" if int(architecture.removeprefix("sm_")) >= 100 else "ptxas"
+        return subprocess.run(
+            [TOOLS / tool, f"--gpu-name={architecture}", "kernel.ptx", "-o", "kernel.cubin"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stderr
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +63,7 @@ def test_the_index_tells_what_is_there(index, artifact):
             ptx = (artifact / "kernels" / entry["file"]).read_text()
             assert hashlib.sha256(ptx.encode()).hexdigest() == entry["sha256"]
             assert f".visible .entry {entry['entry']}(" in ptx
-            assert f".target {entry['architecture']}" in ptx
+            assert f".target {entry['architecture']}\n" in ptx
             assert ptx.count(".param .") == len(entry["arguments"])
             assert f".reqntid {entry['threads']}" in ptx
             assert entry["states"] == 8
@@ -56,10 +81,36 @@ def test_half_precision_reads_and_writes_half(index, artifact):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_compiles(architecture):
+def test_every_architecture_compiles(architecture, assemble):
     ptx, kernel = compile_kernel("emit", architecture, "fp16", 16)
-    assert f".target {architecture}" in ptx
+    assert f".target {architecture}\n" in ptx
     assert kernel.arguments[:3] == ("u_ptr", "step_ptr", "a_ptr")
+    assert kernel.arguments[-2:] == ("states", "y_ptr")
+    assert assemble(ptx, architecture) == ""
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_89", "sm_100", "sm_103", "sm_121"])
+def test_the_oldest_ptx_that_has_an_architecture(architecture, assemble):
+    ptx, _ = compile_kernel("carry", architecture, "fp32", 4)
+    assert assemble(ptx, architecture) == ""
+
+
+def test_a_later_gpu_takes_what_an_earlier_one_does(index, artifact, assemble):
+    for entries in index["kernels"].values():
+        for entry in entries:
+            ptx = (artifact / "kernels" / entry["file"]).read_text()
+            assert ".version 8.0\n" in ptx
+            assert assemble(ptx, "sm_120") == ""
+
+
+def test_an_argument_that_nothing_passes_is_refused():
+    ptx = ".visible .entry f(\n\t.param .u64 f_param_0,\n\t.param .u64 f_param_1\n)\n{\nBODY\n}\n"
+    unused = ptx.replace("BODY", "ld.param.b64 %rd1, [f_param_0];")
+    assert module._with_arguments(unused, 2) == unused
+    assert "f_param_1" not in module._with_arguments(unused, 1)
+    used = ptx.replace("BODY", "ld.param.b64 %rd1, [f_param_1];")
+    with pytest.raises(ExportError, match="gives f an argument for scratch memory"):
+        module._with_arguments(used, 1)
 
 
 @pytest.mark.parametrize("name", ["orin", "sm_10"])

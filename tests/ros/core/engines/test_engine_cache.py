@@ -26,6 +26,7 @@ KEY = EngineKey(
     compute_capability=(8, 7),
     library="tensorrt 10.3.0",
     precision="fp32",
+    plugin="",
     settings={"optimization_level": 3},
 )
 ENGINE = b"an engine" * 1000

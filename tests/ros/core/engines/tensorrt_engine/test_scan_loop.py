@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from mmfusion_ros.core.engines.tensorrt.graph import SCAN
 from mmfusion_ros.core.engines.tensorrt.scan_loop import scan_in_two_levels
+from mmfusion_ros.core.engines.tensorrt.scan_plugin import SCAN
 
 DOMAIN, OPERATOR = SCAN
 

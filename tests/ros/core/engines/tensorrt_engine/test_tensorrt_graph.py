@@ -140,6 +140,16 @@ def test_a_scan_is_found_where_there_is_one(folder):
     assert has_scan(path.read_bytes()) == any(n.op_type == "SelectiveScan" for n in nodes)
 
 
+def test_with_a_plugin_a_scan_is_three_nodes():
+    path = ROOT / "artifacts" / "s4fusion_tiny_640x480" / "graph.onnx"
+    model = onnx.load_from_string(parsable_graph(path.read_bytes(), path, scan_is_plugin=True))
+    before = [node.op_type for node in onnx.load(path).graph.node].count("SelectiveScan")
+    after = [node.op_type for node in model.graph.node if node.domain == "mmfusion"]
+    assert before
+    assert after == ["SelectiveScanStates", "SelectiveScanCarry", "SelectiveScanEmit"] * before
+    assert not model.functions
+
+
 def test_a_name_makes_no_scan():
     node = helper.make_node("Relu", ["SelectiveScan"], ["y"], name="SelectiveScan")
     assert not has_scan(node.SerializeToString())

@@ -39,6 +39,7 @@ class EngineKey:
         compute_capability: of the device.
         library: name and version.
         precision: that the graph computes in.
+        plugin: digest of the selective scan's kernels that are built in; empty for none.
         settings: of the builder.
     """
 
@@ -48,6 +49,7 @@ class EngineKey:
     compute_capability: tuple[int, int]
     library: str
     precision: str
+    plugin: str
     settings: Mapping[str, object]
 
     @property

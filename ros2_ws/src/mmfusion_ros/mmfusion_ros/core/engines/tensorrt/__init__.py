@@ -22,6 +22,11 @@ from mmfusion_ros.core.engines.tensorrt.driver import CudaDriver, CudaRuntime, G
 from mmfusion_ros.core.engines.tensorrt.engine import TensorRTEngine
 from mmfusion_ros.core.engines.tensorrt.graph import FORM, has_scan, parsable_graph
 from mmfusion_ros.core.engines.tensorrt.logger import failures_told, make_logger
+from mmfusion_ros.core.engines.tensorrt.scan_plugin import (
+    FOLDER,
+    ScanPlugin,
+    register_scan_plugin,
+)
 from mmfusion_ros.core.errors import ArtifactError, EngineError
 
 _logger = logging.getLogger(__name__)
@@ -75,7 +80,13 @@ def _open_on(
     _register_plugins(tensorrt)
     # Read once: what is built under the graph's digest is of these bytes.
     graph = artifact.read_graph(options.precision)
-    keys = _keys(tensorrt, gpu, artifact, options)
+    plugin = ScanPlugin(reason="the graph has no selective scan")
+    if has_scan(graph):
+        with failures_told(tensorrt, make_logger(tensorrt), "cannot take the plugin of the scan"):
+            plugin = register_scan_plugin(
+                tensorrt, artifact.folder / FOLDER, gpu.compute_capability
+            )
+    keys = _keys(tensorrt, gpu, artifact, options, plugin)
     timings = f"timings-{gpu.name}-{tensorrt.__name__}-{tensorrt.__version__}.cache"
 
     def build_now() -> bytes:
@@ -88,7 +99,7 @@ def _open_on(
         )
         return build(
             tensorrt,
-            parsable_graph(graph, artifact.folder),
+            parsable_graph(graph, artifact.folder, scan_is_plugin=plugin.registered),
             BuilderSettings(hardware_compatible=options.hardware_compatible),
             options.cache_folder / timings.replace(" ", "_").replace("/", "_"),
             progress,
@@ -101,7 +112,7 @@ def _open_on(
             artifact,
             driver,
             precision=options.precision,
-            selective_scan="two-level loop" if has_scan(graph) else "none",
+            selective_scan=scan_form(plugin) if has_scan(graph) else "none",
             path=kept,
         )
         return engine, digest
@@ -179,7 +190,14 @@ def _register_plugins(tensorrt: Any) -> Any:
     return log
 
 
-def _keys(tensorrt: Any, gpu: Gpu, artifact: Artifact, options: EngineOptions) -> list[EngineKey]:
+def scan_form(plugin: ScanPlugin) -> str:
+    """How the selective scan is run, for people."""
+    return "plugin" if plugin.registered else f"two-level loop ({plugin.reason})"
+
+
+def _keys(
+    tensorrt: Any, gpu: Gpu, artifact: Artifact, options: EngineOptions, plugin: ScanPlugin
+) -> list[EngineKey]:
     """Of the engine to build, and of others that serve."""
 
     def key(*, hardware_compatible: bool) -> EngineKey:
@@ -190,6 +208,7 @@ def _keys(tensorrt: Any, gpu: Gpu, artifact: Artifact, options: EngineOptions) -
             compute_capability=gpu.compute_capability,
             library=f"{tensorrt.__name__} {tensorrt.__version__}",
             precision=options.precision,
+            plugin=plugin.digest,
             settings=dataclasses.asdict(BuilderSettings(hardware_compatible=hardware_compatible)),
         )
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmfusion_ros.core.engines.tensorrt.scan_plugin import SCAN, split_scans
 from mmfusion_ros.core.errors import EngineError
 
 FORM = 1  # of what is made here: another one makes another engine
-
-SCAN = ("mmfusion", "SelectiveScan")  # domain and operator of the selective scan
 
 
 # The field op_type of a node, as protobuf encodes it: its number and kind, length and text.
@@ -20,16 +19,17 @@ def has_scan(graph: bytes) -> bool:
     return _SCAN_NODE in graph
 
 
-def parsable_graph(graph: bytes, origin: Path) -> bytes:
+def parsable_graph(graph: bytes, origin: Path, *, scan_is_plugin: bool = False) -> bytes:
     """The graph without what TensorRT's parser refuses, computing the same.
 
-    The selective scan becomes that of `scan_in_two_levels`. Bytes are left at the edges only, see
-    `bytes_at_the_edges`. Model-local functions are put in where they are called: nothing that the
-    parser says of a node in one tells which call it is of.
+    The selective scan is left to its plugin, or becomes that of `scan_in_two_levels`. Bytes are
+    left at the edges only, see `bytes_at_the_edges`. Model-local functions are put in where they
+    are called: nothing that the parser says of a node in one tells which call it is of.
 
     Args:
         graph: content of an ONNX file.
         origin: where it comes from, for errors.
+        scan_is_plugin: a plugin takes the selective scan, see `split_scans`.
 
     Raises:
         EngineError: if ``onnx`` is missing, or it is no graph that has such a form.
@@ -50,7 +50,10 @@ def parsable_graph(graph: bytes, origin: Path) -> bytes:
         ) from error
     try:
         model = onnx.load_from_string(graph)
-        scan_in_two_levels(model, SCAN)
+        if scan_is_plugin:
+            split_scans(model)
+        else:
+            scan_in_two_levels(model, SCAN)
         model = onnx.inliner.inline_local_functions(model)
         bytes_at_the_edges(model)
         encoded: bytes = model.SerializeToString()
