@@ -30,7 +30,7 @@ def bundled(repo_root):
     return str(repo_root / "compositions" / f"{name}.yaml"), str(repo_root / "artifacts" / name)
 
 
-@pytest.mark.parametrize("script", ["networks.py", "engines.py"])
+@pytest.mark.parametrize("script", ["networks.py", "engines.py", "selective_scan.py"])
 def test_without_a_gpu(repo_root, script):
     result = run(repo_root, script, *(bundled(repo_root) if script == "engines.py" else ()))
     assert result.returncode == 1
@@ -56,3 +56,11 @@ def test_engines_are_compared(repo_root):
     assert "tensorrt fp16: left out: backend tensorrt needs an NVIDIA GPU" in result.stdout
     rows = [row.split("p50")[0].strip() for row in result.stdout.splitlines() if "p50" in row]
     assert rows == ["torch eager fp32", "onnxruntime CPUExecutionProvider"]
+
+
+def test_scans_are_compared(repo_root):
+    result = run(repo_root, "selective_scan.py", "--cpu", "--rounds", "1")
+    assert result.returncode == 0, result.stderr
+    rows = [row.split("p50")[0].strip() for row in result.stdout.splitlines() if "p50" in row]
+    assert rows == ["chunks of operators fp32", "step by step fp32", "chunks of operators fp32"] * 3
+    assert "1.00 x chunks of operators fp32" in result.stdout
