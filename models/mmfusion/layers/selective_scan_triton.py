@@ -37,6 +37,8 @@ from mmfusion.layers.selective_scan_kernels import (
 
 CHUNK = 256  # time steps
 BLOCK_D = 32  # channels of one program; with 16 states, 512 numbers in registers
+_MAX_LINES = 65535  # blocks of a grid in its third dimension
+_MAX_ROWS = 2**31 - 1 - CHUNK  # rows are counted in 32 bits, elements in 64
 _SCRATCH_BYTES = 1 << 28  # states that the backward pass writes out at a time
 
 
@@ -47,7 +49,18 @@ def triton_selective_scan(  # noqa: PLR0917 (the order of the published operator
 
     ``u``, ``step``, ``b`` and ``c`` may be float16, bfloat16 or float32; ``y`` has the dtype of
     ``u``, its gradients those of the inputs.
+
+    Raises:
+        ValueError: if there are more images times directions, or images times steps, than the
+            kernels count.
     """
+    images, steps, directions, _ = u.shape
+    if images * directions > _MAX_LINES or images * steps > _MAX_ROWS:
+        raise ValueError(
+            f"selective_scan on a GPU takes up to {_MAX_LINES} images times directions and "
+            f"{_MAX_ROWS} images times steps, got {images} images of {directions} directions and "
+            f"{steps} steps; use a smaller batch"
+        )
     y: Tensor = _TritonScan.apply(u, step, a, b, c, d)
     return y
 

@@ -105,3 +105,9 @@ else:
         turned = [x.transpose(-1, -2).contiguous().transpose(-1, -2) for x in inputs]
         y = module.triton_selective_scan(*turned)
         assert torch.equal(y, module.triton_selective_scan(*inputs))
+
+    @pytest.mark.parametrize("shape", [(40000, 1, 2, 0), (2**16, 2**15, 1, 0)])
+    def test_more_than_the_kernels_count_is_refused(shape):
+        none = torch.empty(shape)
+        with pytest.raises(ValueError, match=f"got {shape[0]} images of {shape[2]} directions"):
+            module.triton_selective_scan(none, none, none, none, none, none)
