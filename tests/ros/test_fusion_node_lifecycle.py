@@ -340,7 +340,7 @@ def test_a_building_that_ended_with_the_node_opens_no_other_engine(files, monkey
         finally:
             over.set()
 
-    monkeypatch.setattr(engines, "cuda_devices", lambda: ([CudaDevice("Orin", (8, 7))], ""))
+    monkeypatch.setattr(engines, "cuda_devices", lambda: ([CudaDevice("Orin")], ""))
     monkeypatch.setattr(engines, "_open_tensorrt", build)
     monkeypatch.setattr(engines, "_open_on_cpu", lambda *_: opened.append(True))
     monkeypatch.setattr(fusion_node, "_load", watched_load)
