@@ -17,31 +17,23 @@ from tqdm import tqdm
 
 from mmfusion_ros import argument_types
 from mmfusion_ros.camera_options import add_cameras, left_out_of, topics_of
+from mmfusion_ros.command import exit_code_of
 from mmfusion_ros.core.bag_reader import (
     ReadingReport,
     camera_info_beside,
     open_bag,
 )
 from mmfusion_ros.core.bag_sets import frame_sets
-from mmfusion_ros.core.errors import BagError, MmfusionError
+from mmfusion_ros.core.errors import BagError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.scene_folder import write_scenes
 from mmfusion_ros.core.synchronizer import SensorTiming
-
-_INTERRUPTED = 130  # as shells have it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except (MmfusionError, OSError) as error:
-        print(f"bag_to_folder: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    return 0
+    return exit_code_of("bag_to_folder", lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:

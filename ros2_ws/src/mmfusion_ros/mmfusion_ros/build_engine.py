@@ -12,27 +12,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmfusion_ros.command import exit_code_of
 from mmfusion_ros.core.artifact import open_artifact
 from mmfusion_ros.core.engines.options import EngineOptions
-from mmfusion_ros.core.errors import MmfusionError
+from mmfusion_ros.engine_bar import engine_bar
 from mmfusion_ros.engine_options import add_precision
-
-_INTERRUPTED = 130  # as shells have it
-_STEPS = 1000  # of the bar
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="build_engine: %(message)s")
-    try:
-        _run(options)
-    except (MmfusionError, OSError) as error:
-        print(f"build_engine: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    return 0
+    return exit_code_of("build_engine", lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,7 +45,6 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     artifact = open_artifact(options.artifact)
     # Heavy: only now that the arguments are good.
-    from tqdm import tqdm  # noqa: PLC0415
     from tqdm.contrib.logging import logging_redirect_tqdm  # noqa: PLC0415
 
     from mmfusion_ros.core.engines.tensorrt import open_tensorrt  # noqa: PLC0415
@@ -66,18 +56,12 @@ def _run(options: argparse.Namespace) -> None:
         samples=options.engine_samples,
         hardware_compatible=options.hardware_compatible,
     )
-    layout = "{l_bar}{bar}| {elapsed}<{remaining}"
-    with logging_redirect_tqdm(), tqdm(total=_STEPS, bar_format=layout, leave=False) as bar:
-
-        def progress(phase: str, share: float) -> None:
-            bar.set_description(phase, refresh=False)
-            step = round(share * _STEPS)
-            if step < bar.n:  # another kind of work begins
-                bar.reset()
-            bar.update(step - bar.n)
-
-        with open_tensorrt(artifact, wanted, progress) as engine:
-            scan = engine.selective_scan
+    with (
+        logging_redirect_tqdm(),
+        engine_bar() as progress,
+        open_tensorrt(artifact, wanted, progress) as engine,
+    ):
+        scan = engine.selective_scan
     print(f"{engine.path} runs {artifact.name} in {engine.precision}, selective scan as {scan}")
 
 

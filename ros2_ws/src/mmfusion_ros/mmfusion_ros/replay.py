@@ -41,10 +41,9 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from mmfusion_ros import compare, fleet, replay_plan, summary
+from mmfusion_ros.command import INTERRUPTED
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.replay_options import parser, replay_options
-
-_INTERRUPTED = 130  # as shells have it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"replay: {error}; results go to {options.out}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -103,7 +102,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
         print(summary.summary_table(document, results))
         print(f"replay: see {options.out / 'summary.html'}")
     if any(result.interrupted for result in results):
-        return _INTERRUPTED
+        return INTERRUPTED
     return 1 if any(result.done is None for result in results) else 0
 
 

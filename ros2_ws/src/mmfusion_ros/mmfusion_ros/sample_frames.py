@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from mmfusion_ros import argument_types
 from mmfusion_ros.camera_options import add_cameras, left_out_of, topics_of
+from mmfusion_ros.command import exit_code_of
 from mmfusion_ros.core.engines import Engine, EngineOptions, open_engine
-from mmfusion_ros.core.errors import BagError, MmfusionError
+from mmfusion_ros.core.errors import BagError
 from mmfusion_ros.core.frames import FrameSet, Modality
 from mmfusion_ros.parameters import Settings
 
@@ -25,20 +26,11 @@ if TYPE_CHECKING:
 _Inputs = Mapping[str, "NDArray[Any]"]
 _Take = Callable[[FrameSet], "_Inputs | None"]
 
-_INTERRUPTED = 130  # as shells have it
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except (MmfusionError, OSError) as error:
-        print(f"sample_frames: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    return 0
+    return exit_code_of("sample_frames", lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ from mmfusion_ros.core.engines import Engine, Progress, open_engine
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.rig import Rig
+from mmfusion_ros.engine_bar import engine_bar
 
 _WARM_UP, _RUNS = 3, 40
 _LONGEST_S = 3.0
@@ -92,21 +93,13 @@ def check_engine(setup: Setup) -> Iterator[Finding]:
 @contextlib.contextmanager
 def _bar() -> Iterator[Progress | None]:
     """On a terminal, a bar for an engine that is built; none for one that opens at once."""
-    try:
-        from tqdm import tqdm  # noqa: PLC0415 (it may be what is missing)
-    except ImportError:
-        yield None
-        return
-    layout = "{desc} {bar:20} {elapsed}"
-    with tqdm(total=100, leave=False, disable=None, bar_format=layout, delay=_AT_ONCE_S) as bar:
-
-        def progress(what: str, share: float) -> None:
-            bar.set_description_str(what, refresh=False)
-            if round(100 * share) < bar.n:  # another kind of work begins
-                bar.reset()
-            bar.update(round(100 * share) - bar.n)
-
-        yield progress
+    with contextlib.ExitStack() as stack:
+        try:
+            progress = stack.enter_context(engine_bar(disable=None, delay=_AT_ONCE_S))
+        except ImportError:  # it may be what is missing
+            yield None
+        else:
+            yield progress
 
 
 def _opened(engine: Engine, opened_s: float, reasons: list[str]) -> Finding:
