@@ -105,7 +105,7 @@ def test_without_weights_there_is_no_classifier(caches):
     with pytest.raises(ModelError) as error:
         Classifier()
     message = str(error.value)
-    assert message.startswith(f"no weights of the classifier {DEFAULT_CLASSIFIER}; looked for ")
+    assert message.startswith(f"no weights of {DEFAULT_CLASSIFIER}; looked for ")
     assert f"timm/resnet50.tv_in1k in {caches / 'hub'}" in message
     assert str(caches / "torch" / "checkpoints" / "resnet50-0676ba61.pth") in message
     assert "hf download timm/resnet50.tv_in1k model.safetensors" in message
@@ -130,7 +130,7 @@ def test_files_that_do_not_fit_are_refused(caches, pretrained):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet_fifty", "timm has no model 'resnet_fifty'; expected a classifier such as"),
+        ("resnet_fifty", "timm has no model 'resnet_fifty'; expected a name such as"),
         ("resnet18.no_tag", "no weights by the tag of 'resnet18.no_tag'"),
         ("test_vit", "has no four stages of features for pictures of any size"),
         ("swin_tiny_patch4_window7_224", "pictures of any size"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import zlib
@@ -13,6 +14,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("timm", reason="timm is not installed")
 
+import timm
 from safetensors.torch import load_file, save_file
 
 import mmfusion
@@ -342,9 +344,9 @@ def test_a_missing_camera_is_the_other_one(recording, missing):
 SMALL = ["loop.steps=2", "loop.batch=2", "size=[64, 96]"]
 
 
-def train(recording, out, *changes):
+def train(recording, out, *changes, resume=False):
     content = load_recipe("efficientmfd_tiny", [*SMALL, *changes])
-    run.train(content, run.Places([recording], [], out))
+    run.train(content, run.Places([recording], [], out), resume=resume)
     return [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
 
 
@@ -360,6 +362,26 @@ def test_training_writes_weights_that_fit_the_model(recording, tmp_path):
     model.load_state_dict(trained)
     for part in ("features.", "fusion.", "head."):
         assert any(k.startswith(part) and not torch.equal(v, trained[k]) for k, v in fresh.items())
+
+
+def test_training_starts_from_pretrained_weights_and_keeps_their_origin(recording, tmp_path):
+    network = timm.create_model("mobilenetv3_small_100")
+    files = [tmp_path / f"{name}.safetensors" for name in ("first", "second")]
+    for file in files:
+        network.reset_classifier(1000)  # of fresh weights, so the files differ
+        save_file(network.state_dict(), file)
+    out = tmp_path / "out"
+    still = ("loop.steps=1", "optimiser.learning_rate=1e-30")
+    train(recording, out, *still, f"backbone_weights={files[0]}")
+    found = load_file(out / "model.safetensors")
+    assert torch.equal(found["features.body.conv_stem.weight"], network.conv_stem.weight)
+    record = json.loads((out / "record.json").read_text())
+    assert record["backbone_sha256"] == hashlib.sha256(files[0].read_bytes()).hexdigest()
+    files[1].replace(files[0])
+    with pytest.raises(
+        DataError, match=r"state\.pt is of another training; it differs in backbone"
+    ):
+        train(recording, out, *still, f"backbone_weights={files[0]}", resume=True)
 
 
 @pytest.mark.parametrize(("every", "aligned"), [(0, []), (1, [1, 2, 3]), (2, [2])])

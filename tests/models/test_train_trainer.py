@@ -307,3 +307,19 @@ def test_exempt_weights_do_not_decay():
     assert not {"log_a", "skip", "bias"} & kinds
     assert {"log_a", "skip", "bias"} <= {name.rpartition(".")[2] for name in others}
     assert len(decaying) + len(others) == len(names)
+
+
+def test_a_backbone_learns_at_its_own_rate():
+    network = create_model("efficientmfd_tiny")
+    settings = Optimiser(learning_rate=0.5, backbone_rate=0.25)
+    inside = {id(parameter) for parameter in network.features.body.parameters()}
+    rates = {True: set(), False: set()}
+    for group in create_optimiser(network, settings).param_groups:
+        for parameter in group["params"]:
+            rates[id(parameter) in inside].add(group["lr"])
+    assert rates == {True: {0.125}, False: {0.5}}
+
+
+def test_a_rate_for_no_backbone_is_refused():
+    with pytest.raises(DataError, match=r"backbone_rate is 0\.1, but the network has no backbone"):
+        create_optimiser(create_model("s4fusion_tiny"), Optimiser(backbone_rate=0.1))

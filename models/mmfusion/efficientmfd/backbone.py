@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmfusion.errors import ModelError
+from mmfusion.timm_weights import plain
 
 STRIDES = (4, 8, 16, 32)
 
@@ -80,10 +81,6 @@ def _feature_extractor(name: str) -> Any:
 
 def _freeze_through(body: nn.Module, last: str) -> None:
     """Freeze the parameters of a module and of all that is registered, and so runs, before."""
-
-    def plain(name: str) -> str:
-        return name.replace("_", ".")  # some of timm's feature extractors rename a.b to a_b
-
     parameters = list(body.named_parameters())
     inside = [plain(name).startswith(f"{plain(last)}.") for name, _ in parameters]
     end = len(inside) - inside[::-1].index(True)

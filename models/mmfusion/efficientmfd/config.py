@@ -17,8 +17,8 @@ class EfficientMFDConfig:
     """Shape of the network. The defaults are the published one.
 
     Attributes:
-        backbone: timm model whose feature maps have strides 4, 8, 16 and 32. Always built
-            with fresh weights.
+        backbone: timm model whose feature maps have strides 4, 8, 16 and 32, with a tag for
+            certain pretrained weights. Built with fresh ones.
         frozen_start: keep the backbone's batch norm, its stem and its first stage as they are,
             as published: right if training starts from pretrained weights. If training starts
             from nothing, frozen batch norm would be no norm at all: say False.
@@ -41,7 +41,7 @@ class EfficientMFDConfig:
         ModelError: if widths, heads and strides do not fit together.
     """
 
-    backbone: str = "resnet50"
+    backbone: str = "resnet50.tv_in1k"
     frozen_start: bool = True
     channels: int = 256
     pixel_channels: int = 32
@@ -81,6 +81,19 @@ PRESETS: Mapping[str, EfficientMFDConfig] = {
         stages=3,
         feed_forward=512,
         dynamic_channels=32,
+    ),
+    # For CPUs, started from pretrained weights.
+    "efficientmfd_lite0": EfficientMFDConfig(
+        backbone="tf_efficientnet_lite0",
+        channels=64,
+        pixel_channels=8,
+        fusion_stride=2,
+        proposals=100,
+        stages=4,
+        heads=4,
+        feed_forward=256,
+        dynamic_channels=16,
+        box_layers=1,
     ),
     # For CPUs; trained from nothing.
     "efficientmfd_tiny": EfficientMFDConfig(

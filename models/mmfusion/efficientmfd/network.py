@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -21,9 +22,8 @@ from mmfusion.efficientmfd.diffusion import (
 from mmfusion.efficientmfd.diffusion_head import DiffusionHead
 from mmfusion.efficientmfd.fusion_tree import FusionTree
 from mmfusion.errors import ModelError
+from mmfusion.timm_weights import colour_statistics, copy_weights
 
-_MEAN = (123.675, 116.28, 103.53)
-_STD = (58.395, 57.12, 57.375)
 _WHITE = 255.0
 NOISE_SEED = 0
 
@@ -66,8 +66,18 @@ class EfficientMFD(nn.Module):
         )
         self.fusion = FusionTree(config.channels, config.pixel_channels)
         self.head = DiffusionHead(config)
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+        mean, std = colour_statistics(config.backbone)
+        for name, values in (("mean", mean), ("std", std)):
+            statistic = _WHITE * torch.tensor(values).view(3, 1, 1)
+            self.register_buffer(name, statistic, persistent=False)
+
+    def start_from(self, whole: nn.Module) -> None:
+        """Give the backbone the weights of the whole network that timm has by its name."""
+        copy_weights(self.features.body, whole)
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """Those that `start_from` sets."""
+        return self.features.body.parameters()
 
     def forward(self, visible: Tensor, infrared: Tensor, noise: Tensor | None = None) -> MFDOutput:
         """Fuse and detect, in one diffusion step.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmfusion.errors import ModelError
 from mmfusion.haf.config import HAFConfig
+from mmfusion.timm_weights import copy_weights
 
 _STRIDES = [4, 8, 16, 32]
 _SEPARATE = -100.0  # added to the attention logit of tokens that must not see each other
@@ -27,6 +28,10 @@ class Stream(nn.Module):
 
     def prepare(self, size: tuple[int, int]) -> None:
         """Make ready whatever depends on the image size, before an export fixes it."""
+
+    def start_from(self, whole: nn.Module) -> None:
+        """Take over the weights of the whole network that timm has by the backbone's name."""
+        raise NotImplementedError
 
 
 class SwinStream(Stream):
@@ -93,6 +98,16 @@ class SwinStream(Stream):
                     masks[shift] = None if mask is None else mask.to(like.device, like.dtype)
                 block.shift_size, block.attn_mask = shift, masks[shift]
 
+    def start_from(self, whole: nn.Module) -> None:
+        """Take over the weights of a Swin of timm, less its last stage's blocks."""
+        swin = cast("Any", whole)
+        self.embed.load_state_dict(swin.patch_embed.state_dict())
+        for blocks, merge, layer, following in zip(
+            self.stages, self.merges, swin.layers[:-1], swin.layers[1:], strict=True
+        ):
+            blocks.load_state_dict(layer.blocks.state_dict())
+            merge.load_state_dict(following.downsample.state_dict())
+
 
 class PyramidStream(Stream):
     """A convolutional network of timm that offers its maps."""
@@ -113,6 +128,10 @@ class PyramidStream(Stream):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Maps of an image whose sides are multiples of 32."""
         return tuple(self.body(image))
+
+    def start_from(self, whole: nn.Module) -> None:
+        """Take over the weights of the network that the extractor is cut from."""
+        copy_weights(self.body, whole)
 
 
 def create_stream(config: HAFConfig) -> Stream:

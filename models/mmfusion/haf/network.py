@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,6 +34,15 @@ class HAF(nn.Module):
         )
         self.decoder = Decoder(config.widths, config.decoder_widths)
         self.heads = Heads(config.decoder_widths, config.saliency_width)
+
+    def start_from(self, whole: nn.Module) -> None:
+        """Give both backbones, depth's too, the weights of the network timm has by their name."""
+        for stream in (self.rgb_backbone, self.depth_backbone):
+            stream.start_from(whole)
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """Those that `start_from` sets."""
+        return chain(self.rgb_backbone.parameters(), self.depth_backbone.parameters())
 
     def forward(self, rgb: Tensor, depth: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits of registered pairs.

@@ -64,6 +64,8 @@ class Optimiser:
     Attributes:
         name: AdamW, or Adam, whose weight decay is part of the gradient.
         learning_rate: the schedule's peak.
+        backbone_rate: what the backbone's weights follow of it; less than 1 is for pretrained
+            ones. Of networks with a backbone alone.
         schedule: see `mmfusion.train.schedule`.
         weight_decay: of matrices and kernels; scales, biases and whatever the network exempts
             have none.
@@ -73,6 +75,7 @@ class Optimiser:
 
     name: Literal["adamw", "adam"] = "adamw"
     learning_rate: Rate = 1e-3
+    backbone_rate: Share = 1.0
     schedule: Literal["constant", "warmup_cosine", "s4fusion", "haf", "efficientmfd"] = (
         "warmup_cosine"
     )

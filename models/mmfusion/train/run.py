@@ -121,5 +121,6 @@ def _identity(recipe: Any, task: Task) -> dict[str, Any]:
     return {
         **flat,
         "initial": task.facts.get("initial_sha256"),
+        "backbone": task.facts.get("backbone_sha256"),
         "data": hashlib.sha256(names.encode()).hexdigest(),
     }

@@ -255,7 +255,7 @@ class Trainer:
         return self._network if self._average is None else self._average.module
 
     def _rate(self) -> float:
-        return float(self._schedule.get_last_lr()[0])
+        return float(max(self._schedule.get_last_lr()))  # a backbone's may be less
 
     def _save(self) -> None:
         _write_weights(self._weights(), self._out / WEIGHTS)

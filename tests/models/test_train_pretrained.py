@@ -1,0 +1,118 @@
+"""Pretrained weights of timm's networks, and backbones that start from them."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+import timm
+from safetensors.torch import save_file
+
+from mmfusion.errors import ModelError
+from mmfusion.registry import create_model
+from mmfusion.train.backbone_start import start_backbone
+from mmfusion.train.pretrained import load_pretrained
+
+pytestmark = pytest.mark.torch
+SMALL = "test_resnet"
+
+
+def whole_network(name, tmp_path):
+    """A network of timm with statistics that no fresh one has, and a file of its weights."""
+    torch.manual_seed(0)
+    network = timm.create_model(name).eval()
+    for key, value in network.state_dict().items():
+        if key.endswith(("running_mean", "running_var")):
+            value.uniform_(0.5, 1.5)
+    path = tmp_path / f"{name}.safetensors"
+    save_file(network.state_dict(), path)
+    return network, path
+
+
+def picture():
+    return torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+
+
+def renamed(tensors):
+    """As another implementation might have it, which counts no batches."""
+    kept = {key: value for key, value in tensors.items() if "num_batches" not in key}
+    return {f"_{n}.{key.rpartition('.')[2]}": value for n, (key, value) in enumerate(kept.items())}
+
+
+def test_names_of_another_implementation_do_not_matter(tmp_path):
+    network, own = whole_network(SMALL, tmp_path)
+    other = tmp_path / "other.pth"
+    torch.save(renamed(network.state_dict()), other)
+    loaded = load_pretrained(SMALL, other)
+    assert loaded.weights == other
+    assert loaded.sha256 != load_pretrained(SMALL, own).sha256
+    assert torch.equal(loaded.network.eval()(picture()), network(picture()))
+
+
+def test_another_order_is_refused(tmp_path):
+    network, _ = whole_network(SMALL, tmp_path)
+    tensors = renamed(network.state_dict())
+    backwards = dict(reversed(tensors.items()))
+    torch.save(backwards, tmp_path / "other.pth")
+    with pytest.raises(ModelError, match=r"other\.pth does not fit test_resnet"):
+        load_pretrained(SMALL, tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("model", ["efficientmfd_tiny", "efficientmfd_r18", "efficientmfd_lite0"])
+def test_a_detector_sees_what_its_backbone_saw(model, tmp_path):
+    network = create_model(model)
+    whole, path = whole_network(network.config.backbone, tmp_path)
+    facts = start_backbone(network, str(path))
+    expected = whole.forward_intermediates(picture(), intermediates_only=True)[-4:]
+    found = network.eval().features.body(picture())
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert facts == {"backbone_sha256": load_pretrained(network.config.backbone, path).sha256}
+
+
+@pytest.mark.parametrize("model", ["haf_mobilenetv3_small", "haf_resnet18"])
+def test_both_streams_see_what_their_backbone_saw(model, tmp_path):
+    network = create_model(model).eval()
+    whole, path = whole_network(network.config.backbone, tmp_path)
+    start_backbone(network, str(path))
+    expected = whole.forward_intermediates(picture(), intermediates_only=True)[-4:]
+    for stream in (network.rgb_backbone, network.depth_backbone):
+        for mine, theirs in zip(stream(picture()), expected, strict=True):
+            torch.testing.assert_close(mine, theirs)
+
+
+def test_a_swin_of_timm_fits_both_streams(tmp_path):
+    network = create_model("haf_swin_tiny").eval()
+    whole, path = whole_network(network.config.backbone, tmp_path)
+    start_backbone(network, str(path))
+    x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    tokens = whole.patch_embed(x)
+    for stage in whole.layers[:-1]:
+        tokens = stage(tokens)
+    tokens = whole.layers[-1].downsample(tokens)
+    for stream in (network.rgb_backbone, network.depth_backbone):
+        torch.testing.assert_close(stream(x)[-1].permute(0, 2, 3, 1), tokens)
+
+
+def test_each_backbone_has_its_own_colours():
+    assert create_model("efficientmfd_lite0").mean.flatten().tolist() == [127.5, 127.5, 127.5]
+    published = create_model("efficientmfd_r18").mean.flatten()
+    torch.testing.assert_close(published, torch.tensor([123.675, 116.28, 103.53]))
+
+
+def test_none_leaves_the_backbone_fresh():
+    torch.manual_seed(0)
+    network = create_model("efficientmfd_tiny")
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    assert start_backbone(network, "none") == {}
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+def test_weights_that_are_missing_or_of_another_network_are_told(tmp_path):
+    network = create_model("efficientmfd_tiny")
+    with pytest.raises(ModelError, match=r"no checkpoint at .*absent\.pth"):
+        start_backbone(network, str(tmp_path / "absent.pth"))
+    _, path = whole_network(SMALL, tmp_path)
+    with pytest.raises(ModelError, match=r"does not fit mobilenetv3_small_100"):
+        start_backbone(network, str(path))
