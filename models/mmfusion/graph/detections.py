@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmfusion.efficientmfd.deploy import EfficientMFDDeploy
 from mmfusion.efficientmfd.network import EfficientMFD
 from mmfusion.efficientmfd.post_processing import CANDIDATES
-from mmfusion.graph.photometry import enlarge, shrink
+from mmfusion.layers.scaling import enlarge, shrink
 
 # Depth is looked up on a grid over the middle half of a box, where the object is.
 _GRID = 12

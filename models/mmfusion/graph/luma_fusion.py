@@ -7,14 +7,15 @@ from typing import cast
 from torch import Tensor, nn
 
 from mmfusion.errors import ExportError
-from mmfusion.graph.photometry import enlarge, shrink
+from mmfusion.layers.scaling import enlarge, shrink
+from mmfusion.s4fusion.blend import blend
 from mmfusion.s4fusion.network import S4Fusion
 
 
 class LumaFusion(nn.Module):
     """Runs a fusion network on pictures ``scale`` times smaller.
 
-    A network that blends gives its weights at the small size; they are enlarged and applied to
+    A network that blends gives its log-odds at the small size; they are enlarged and applied to
     the full pictures, which therefore keep every detail.
     """
 
@@ -45,6 +46,6 @@ class LumaFusion(nn.Module):
             full: Tensor = self.network(infrared, luma)
             return full
         small = shrink(infrared, self.scale), shrink(luma, self.scale)
-        weight = cast("S4Fusion", self.network).blend_weight(*small)
-        weight = enlarge(weight, self.scale, *luma.shape[-2:])
-        return luma + weight * (infrared - luma)
+        network = cast("S4Fusion", self.network)
+        log_odds = enlarge(network.log_odds(*small), self.scale, *luma.shape[-2:])
+        return blend(log_odds, infrared, luma, network.config.detail)

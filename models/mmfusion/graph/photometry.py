@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 # Least range adaptation per frame: at 30 Hz a change is followed in about a third of a second,
 # while a hot object entering the picture does not make everything else flicker.
@@ -101,14 +100,3 @@ def normalise_counts(counts: Tensor, display_range: Tensor) -> Tensor:
     """Counts to [0, 1] within a display range (2,)."""
     span = (display_range[1] - display_range[0]).clamp(min=1e-6)
     return ((counts - display_range[0]) / span).clamp(0, 1)
-
-
-def shrink(image: Tensor, factor: int) -> Tensor:
-    """Area average by an integer factor; the border block of an uneven side is smaller."""
-    return functional.avg_pool2d(image, factor, ceil_mode=True, count_include_pad=False)
-
-
-def enlarge(image: Tensor, factor: int, height: int, width: int) -> Tensor:
-    """Bilinear enlargement by an integer factor, cut to ``height`` x ``width``."""
-    large = functional.interpolate(image, scale_factor=factor, mode="bilinear", align_corners=False)
-    return large[..., :height, :width]

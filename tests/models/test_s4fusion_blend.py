@@ -1,0 +1,56 @@
+"""One picture of two: smooth parts by the network's word, details by their own contrast too."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from mmfusion.s4fusion.blend import blend
+
+pytestmark = pytest.mark.torch
+SIDE = 64
+INNER = (..., slice(16, -16), slice(16, -16))
+
+
+def flat(level):
+    return torch.full((1, 1, SIDE, SIDE), level)
+
+
+def stripes(contrast):
+    return contrast * (-1.0) ** torch.arange(SIDE).expand(1, 1, SIDE, SIDE)
+
+
+def test_without_detail_it_lies_between_the_two_pictures():
+    torch.manual_seed(0)
+    log_odds, infrared, visible = (torch.rand(1, 1, 27, 41) for _ in range(3))
+    fused = blend(log_odds, infrared, visible, 0)
+    assert (fused <= torch.maximum(infrared, visible) + 1e-6).all()
+    assert (fused >= torch.minimum(infrared, visible) - 1e-6).all()
+
+
+@pytest.mark.parametrize("log_odds", [4.0, -4.0])
+def test_level_follows_the_network_and_texture_the_picture_that_has_one(log_odds):
+    textured, plain = flat(0.3) + stripes(0.1), flat(0.8)
+    trusted = plain if log_odds > 0 else textured
+    fused = blend(flat(log_odds), plain, textured, 8.0)[INNER]
+    torch.testing.assert_close(fused.mean(), trusted.mean(), atol=0.02, rtol=0)
+    torch.testing.assert_close(fused - fused.mean(), stripes(0.115)[INNER], atol=0.005, rtol=0)
+
+
+def test_of_textures_alike_the_network_chooses():
+    infrared, visible = flat(0.5) + stripes(0.1), flat(0.5) - stripes(0.1)
+    for log_odds, chosen in ((4.0, infrared), (-4.0, visible)):
+        fused = blend(flat(log_odds), infrared, visible, 8.0)
+        torch.testing.assert_close(fused[INNER], chosen[INNER], atol=0.01, rtol=0)
+
+
+def test_noise_below_what_counts_is_no_texture():
+    infrared, visible = flat(0.5) + stripes(1e-5), flat(0.5)
+    both = [blend(flat(level), infrared, visible, 8.0) for level in (-4.0, 4.0)]
+    assert both[0][INNER].std() < 1e-6 < both[1][INNER].std()
+
+
+def test_equal_pictures_stay_as_they_are():
+    picture = torch.rand(1, 1, 30, 30, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(blend(torch.randn_like(picture), picture, picture, 8.0), picture)
