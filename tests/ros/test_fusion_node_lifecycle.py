@@ -65,9 +65,11 @@ def running(**parameters):
     ]
     try:
         node = FusionNode(context=context, parameter_overrides=overrides)
-        with spinning(node):
-            yield node
-        node.destroy_node()
+        try:
+            with spinning(node):
+                yield node
+        finally:
+            node.destroy_node()  # else a test that fails leaves it to others in this domain
     finally:
         rclpy.shutdown(context=context)
 
@@ -194,7 +196,7 @@ def test_an_engine_without_a_pipeline_is_closed(peer, files, monkeypatch):
     def no_pipeline(*_):
         raise MmfusionError("no pipe")
 
-    monkeypatch.setattr(fusion_node, "Pipeline", no_pipeline)
+    monkeypatch.setattr(loading, "Pipeline", no_pipeline)
     with running(**files):
         assert not peer.change_state(CONFIGURE)
         peer.diagnosed("engine", DiagnosticStatus.ERROR, "no pipe")
