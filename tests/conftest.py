@@ -6,7 +6,6 @@ import logging
 import os
 import runpy
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,16 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest, so that no process ends up with one of them alone.
-
-    Tracing a network takes longest of all; else it goes by the number of tests.
-    """
-    traces: Counter[Path] = Counter()
-    tests: Counter[Path] = Counter()
-    for item in items:
-        traces[item.path] += item.get_closest_marker("export") is not None
-        tests[item.path] += 1
-    items.sort(key=lambda item: (traces[item.path] == 0, -tests[item.path]))
+    """Begin with the files that trace networks: last, one of them would run alone for minutes."""
+    traces = {item.path for item in items if item.get_closest_marker("export")}
+    items.sort(key=lambda item: item.path not in traces)
 
 
 @pytest.fixture(autouse=True)
