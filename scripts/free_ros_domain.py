@@ -25,9 +25,16 @@ def is_free(domain: int) -> bool:
     return True
 
 
-def free_domain() -> int:
-    """Return a free domain, at random so that two runs starting together rarely meet."""
-    for domain in random.sample(range(_DOMAINS), _DOMAINS):
+def free_domain(part: int = 0, parts: int = 1) -> int:
+    """Return a free domain, at random so that two runs starting together rarely meet.
+
+    Args:
+        part: of `parts` that look for one at the same time, each among domains of its own: a
+            domain that was found looks free until a process joins it.
+        parts: how many do.
+    """
+    domains = range(part, _DOMAINS, parts)
+    for domain in random.sample(domains, len(domains)):
         if is_free(domain):
             return domain
     raise RuntimeError("all ROS domains of this machine are in use")

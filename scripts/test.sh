@@ -32,16 +32,21 @@ case $scope in
     *) selection="not slow" ;;
 esac
 
-# Those that share nothing run side by side, one thread each; a process takes about 1 GB.
+# Files run side by side, in the order of tests/conftest.py, one thread each.
 apart=0 real=0
-OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist loadfile \
+side_by_side=(--dist loadfile --no-loadscope-reorder -n auto)
+export OMP_NUM_THREADS=1
+
+# Those that share nothing: a process takes about 1 GB.
+python -m pytest "${side_by_side[@]}" --maxprocesses 4 \
     -m "($selection) and not ros" "$@" || apart=$?
 interrupted=2
 if [[ $scope == unit || $apart == "$interrupted" || $apart -gt 128 ]]; then exit "$apart"; fi
 
-# Real nodes want the machine to themselves. On a busy one, DDS now and then finds no match in a
-# minute; a test that needed its second chance is named in the summary.
-python -m pytest --reruns 1 -m "($selection) and ros" "$@" || real=$?
+# Real nodes mostly wait: two files at a time, in a ROS domain each. On a busy machine, DDS now and
+# then finds no match in a minute; a test that needed its second chance is named in the summary.
+python -m pytest "${side_by_side[@]}" --maxprocesses 2 --reruns 1 \
+    -m "($selection) and ros" "$@" || real=$?
 
 # Arguments may select tests in one of both alone.
 nothing=5

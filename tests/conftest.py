@@ -18,7 +18,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Give each test process a ROS domain and caches of its own, before anything is started."""
     if "PYTEST_XDIST_WORKER" in os.environ or "ROS_DOMAIN_ID" not in os.environ:
         find = runpy.run_path(str(ROOT / "scripts" / "free_ros_domain.py"))["free_domain"]
-        os.environ["ROS_DOMAIN_ID"] = str(find())
+        part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        os.environ["ROS_DOMAIN_ID"] = str(find(part, parts))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     # Neither is what the user's own runs have left used, nor is anything left to them.
     caches = tempfile.TemporaryDirectory(prefix="mmfusion_tests_", ignore_cleanup_errors=True)
@@ -27,6 +29,13 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = Path(caches.name, variable.lower())
         folder.mkdir()
         os.environ[variable] = str(folder)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that trace networks: last, one of them would run alone for minutes."""
+    traces = {item.path for item in items if item.get_closest_marker("export")}
+    items.sort(key=lambda item: item.path not in traces)
 
 
 @pytest.fixture(autouse=True)

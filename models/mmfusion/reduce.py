@@ -37,6 +37,8 @@ _DAMAGED = (
     OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error,
     tokenize.TokenError,
 )  # fmt: skip
+_ABOUT = "about"  # of `sample_frames`: JSON beside the inputs
+_MEANINGS = ("encodings", "rig_packing")  # of the inputs, told alike by frames and manifest
 _BF16_OPSET = 22  # the first in which convolutions take bfloat16; they mean the same as before
 _Ends = Callable[[NodeProto], list[str]]
 _QUANTISED = ["Conv", "MatMul", "Gemm"]
@@ -48,8 +50,9 @@ def reduce_artifact(folder: Path, precision: str, samples: Path | None = None) -
     Args:
         folder: artifact, see `mmfusion.export.export_artifact`.
         precision: one of `PRECISIONS`. Networks alone are reduced, their selective scans are not.
-        samples: frames that int8 takes the ranges of values from, ``.npz`` with an array (N, ...)
-            for each input of the graph; the other precisions need none.
+        samples: frames that int8 takes the ranges of values from, ``.npz`` of ``sample_frames``
+            with an array (N, ...) for each input of the graph, recorded with an artifact that
+            takes the same encodings and numbers of the rig; the other precisions need none.
 
     Returns:
         The graph that was written.
@@ -146,6 +149,8 @@ def _read_samples(path: Path, manifest: Mapping[str, Any]) -> list[dict[str, NDA
     try:
         with np.load(path, allow_pickle=False) as file:
             stacks = {spec["name"]: file[spec["name"]] for spec in manifest["inputs"]}
+            about = json.loads(str(file[_ABOUT]))
+            recorded = {key: about[key] for key in ("artifact", *_MEANINGS)}
     except KeyError as error:
         raise ExportError(f"{path} has no {error.args[0]}; record it with this artifact") from error
     except _DAMAGED as error:
@@ -157,6 +162,13 @@ def _read_samples(path: Path, manifest: Mapping[str, Any]) -> list[dict[str, NDA
             raise ExportError(
                 f"{path}, {spec['name']}: {stack.dtype} {list(stack.shape)}; expected "
                 f"{spec['dtype']} {[count or 'N', *spec['shape']]}: record it with this artifact"
+            )
+    # Bytes of one shape may stand for other things: counts or grey levels, another lens.
+    for key in _MEANINGS:
+        if recorded[key] != manifest[key]:
+            raise ExportError(
+                f"{path} was recorded with artifact {recorded['artifact']}, whose {key} is "
+                f"{recorded[key]}; expected {manifest[key]}: record it with this artifact"
             )
     return [{name: stack[i] for name, stack in stacks.items()} for i in range(count)]
 

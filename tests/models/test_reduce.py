@@ -29,6 +29,14 @@ pytestmark = [pytest.mark.torch, pytest.mark.export]
 SIZE = (120, 160)
 
 
+def write_frames(path, artifact, **stacks):
+    """As `sample_frames` of the ROS package does with this artifact."""
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    about = {key: manifest[key] for key in ("encodings", "rig_packing")}
+    about["artifact"] = manifest["name"]
+    np.savez(path, **{"about": np.array(json.dumps(about)), **stacks})
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """An artifact of the bundled fusion weights, and frames for it."""
@@ -39,7 +47,7 @@ def exported(tmp_path_factory):
     graph, _ = build_graph(composition)
     frames = [drawn_inputs(graph, seed) for seed in range(2)]
     stacks = {name: np.stack([frame[name] for frame in frames]) for name in frames[0]}
-    np.savez(folder.parent / "frames.npz", **stacks)
+    write_frames(folder.parent / "frames.npz", folder, **stacks)
     return folder
 
 
@@ -69,8 +77,9 @@ def quantised(repo_root, tmp_path_factory):
                 as_bytes(cv2.resize(picture, (640, 480), interpolation=cv2.INTER_NEAREST))
             )
     counts = np.stack(thermal).view("<u2")
-    np.savez(
+    write_frames(
         folder.parent / "frames.npz",
+        folder,
         rgb=np.stack(rgb),
         depth=np.stack(depth),
         thermal=np.stack(thermal),
@@ -181,6 +190,33 @@ def test_frames_of_another_size(artifact, frames, tmp_path):
         stacks = dict(file)
     np.savez(tmp_path / "other.npz", **{**stacks, "rgb": stacks["rgb"][:, :60]})
     with pytest.raises(ExportError, match=r"rgb: uint8 \[2, 60, 160, 3\]; expected"):
+        reduce_artifact(artifact, "int8", tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"encodings": {"rgb": "rgb8", "depth": "16UC1", "thermal": "mono8"}}, "'mono8'"),
+        ({"rig_packing": ["thermal_from_rgb_h00"]}, "'thermal_from_rgb_h00'"),
+    ],
+)
+def test_frames_that_mean_something_else(artifact, frames, tmp_path, change, told):
+    with np.load(frames) as file:
+        stacks = dict(file)
+    about = {**json.loads(str(stacks["about"])), **change, "artifact": "night"}
+    np.savez(tmp_path / "other.npz", **{**stacks, "about": np.array(json.dumps(about))})
+    (key,) = change
+    message = rf"other\.npz was recorded with artifact night, whose {key} is .*{told}.*; expected"
+    with pytest.raises(ExportError, match=message):
+        reduce_artifact(artifact, "int8", tmp_path / "other.npz")
+    assert not (artifact / "graph.int8.onnx").exists()
+
+
+def test_frames_that_do_not_tell_what_they_are(artifact, frames, tmp_path):
+    with np.load(frames) as file:
+        stacks = {name: file[name] for name in file.files if name != "about"}
+    np.savez(tmp_path / "other.npz", **stacks)
+    with pytest.raises(ExportError, match=r"other\.npz has no .*about.*; record it with"):
         reduce_artifact(artifact, "int8", tmp_path / "other.npz")
 
 

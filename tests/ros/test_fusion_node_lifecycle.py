@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import threading
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rclpy.parameter import Parameter
 
-from mmfusion_ros import fusion_node, outputs
+from mmfusion_ros import fusion_node, loading, outputs
 from mmfusion_ros.core import engines
 from mmfusion_ros.core.engines import Cancelled
 from mmfusion_ros.core.engines.cuda_probe import CudaDevice
@@ -64,14 +65,16 @@ def running(**parameters):
     ]
     try:
         node = FusionNode(context=context, parameter_overrides=overrides)
-        with spinning(node):
-            yield node
-        node.destroy_node()
+        try:
+            with spinning(node):
+                yield node
+        finally:
+            node.destroy_node()  # else a test that fails leaves it to others in this domain
     finally:
         rclpy.shutdown(context=context)
 
 
-def test_all_transitions(peer, files):
+def test_all_transitions(peer, files, capfd):
     with running(**files) as node:
         assert peer.state() == "unconfigured"
         assert not peer.change_state(ACTIVATE)
@@ -88,6 +91,10 @@ def test_all_transitions(peer, files):
             assert peer.state() == "unconfigured"
         assert peer.change_state(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
         assert peer.state() == "finalized"
+    told = re.findall(
+        r"\[fusion_node\]: (configured|activated|deactivated)", capfd.readouterr().err
+    )
+    assert told == ["configured", *["activated", "deactivated"] * 2] * 2
 
 
 @pytest.mark.parametrize("steps", [(CONFIGURE,), (CONFIGURE, ACTIVATE)])
@@ -154,7 +161,7 @@ def test_a_backend_that_cannot_be_opened_fails_with_its_reason(peer, files, monk
     def refuse(*_):
         raise EngineError("this engine has no cylinders")
 
-    monkeypatch.setattr(fusion_node, "open_engine", refuse)
+    monkeypatch.setattr(loading, "open_engine", refuse)
     with running(**files):
         assert not peer.change_state(CONFIGURE)
         peer.diagnosed("engine", DiagnosticStatus.ERROR, "no cylinders")
@@ -174,7 +181,7 @@ def test_a_rig_that_lacks_what_the_artifact_needs_is_told_before_an_engine_is_op
     del rig["thermal_from_rgb"]
     files["rig"].write_text(json.dumps(rig))
     opened = []
-    monkeypatch.setattr(fusion_node, "open_engine", lambda *_: opened.append(True))
+    monkeypatch.setattr(loading, "open_engine", lambda *_: opened.append(True))
     with running(**files):
         assert not peer.change_state(CONFIGURE)
         peer.diagnosed("engine", DiagnosticStatus.ERROR, "has no thermal_from_rgb homography")
@@ -184,12 +191,12 @@ def test_a_rig_that_lacks_what_the_artifact_needs_is_told_before_an_engine_is_op
 def test_an_engine_without_a_pipeline_is_closed(peer, files, monkeypatch):
     closed = []
     engine = SimpleNamespace(close=lambda: closed.append(True))
-    monkeypatch.setattr(fusion_node, "open_engine", lambda *_: engine)
+    monkeypatch.setattr(loading, "open_engine", lambda *_: engine)
 
     def no_pipeline(*_):
         raise MmfusionError("no pipe")
 
-    monkeypatch.setattr(fusion_node, "Pipeline", no_pipeline)
+    monkeypatch.setattr(loading, "Pipeline", no_pipeline)
     with running(**files):
         assert not peer.change_state(CONFIGURE)
         peer.diagnosed("engine", DiagnosticStatus.ERROR, "no pipe")
@@ -205,7 +212,7 @@ def test_a_long_opening_says_how_far_it_is(peer, files, monkeypatch, capfd, auto
             progress("building an engine", 0.25)
         raise EngineError("this engine has no cylinders")
 
-    monkeypatch.setattr(fusion_node, "open_engine", build)
+    monkeypatch.setattr(loading, "open_engine", build)
     with running(**files, autostart=autostart):
         if not autostart:
             assert peer.state() == "unconfigured"  # so that the service is known
@@ -222,7 +229,7 @@ def test_an_unexpected_error_is_reported_not_swallowed(peer, files, monkeypatch)
     def explode(*_):
         raise ZeroDivisionError("of all things")
 
-    monkeypatch.setattr(fusion_node, "load_rig", explode)
+    monkeypatch.setattr(loading, "load_rig", explode)
     with running(**files):
         assert not peer.change_state(CONFIGURE)
         assert peer.state() == "unconfigured"  # by way of error processing
@@ -283,7 +290,7 @@ def test_autostart_needs_no_simulated_clock(peer, files):
 
 def test_an_engine_that_opens_after_the_end_is_closed(files, monkeypatch):
     may_open, closed = threading.Event(), threading.Event()
-    load = fusion_node._load
+    load = loading.load
 
     def slow_load(*arguments):
         assert may_open.wait(30)
@@ -291,7 +298,7 @@ def test_an_engine_that_opens_after_the_end_is_closed(files, monkeypatch):
         monkeypatch.setattr(loaded.pipeline, "close", closed.set)
         return loaded
 
-    monkeypatch.setattr(fusion_node, "_load", slow_load)
+    monkeypatch.setattr(loading, "load", slow_load)
     with running(**files, autostart=True):
         pass
     assert not closed.is_set()
@@ -311,7 +318,7 @@ def test_the_building_of_an_engine_ends_with_the_node(files, monkeypatch):
             cancelled.set()
             raise
 
-    monkeypatch.setattr(fusion_node, "open_engine", build)
+    monkeypatch.setattr(loading, "open_engine", build)
     with running(**files, autostart=True):
         assert begun.wait(30)
     end.set()
@@ -329,7 +336,7 @@ def test_a_building_that_ended_with_the_node_opens_no_other_engine(files, monkey
         assert end.wait(30)
         progress("building an engine", 0.5)
 
-    load = fusion_node._load
+    load = loading.load
 
     def watched_load(*arguments):
         try:
@@ -343,7 +350,7 @@ def test_a_building_that_ended_with_the_node_opens_no_other_engine(files, monkey
     monkeypatch.setattr(engines, "cuda_devices", lambda: ([CudaDevice("Orin")], ""))
     monkeypatch.setattr(engines, "_open_tensorrt", build)
     monkeypatch.setattr(engines, "_open_on_cpu", lambda *_: opened.append(True))
-    monkeypatch.setattr(fusion_node, "_load", watched_load)
+    monkeypatch.setattr(loading, "load", watched_load)
     options = {"backend": backend, "engine_fallback": "onnxruntime", "autostart": True}
     with running(**files, **options):
         assert begun.wait(30)

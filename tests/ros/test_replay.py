@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from artifacts import write_artifact, write_rig
 from bags import START, TOPICS, cameras, pictures, write_bag, write_ros1_bag
-from replays import metrics_of, run
+from replays import differing, metrics_of, run
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
@@ -24,6 +24,8 @@ pytest.importorskip("mmfusion.metrics", reason="the networks' package is not ins
 
 from mmfusion_ros import replay_session
 from mmfusion_ros.core import bag_writer
+from mmfusion_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
+from mmfusion_ros.core.errors import EngineError
 
 SIZE = (48, 64)
 STABLE = ("metrics.json", "result/result.mcap", "result/metadata.yaml")
@@ -355,6 +357,29 @@ class TestErrors:
         artifact = write_artifact(tmp_path / "failing", fails_from=2)
         out = tmp_path / "out"
         assert "onnxruntime failed" in fails(capsys, bag, artifact, out)
+
+    def test_an_engine_that_fails_on_the_way_gives_way(self, bag, artifact, tmp_path, monkeypatch):
+        """All of the replay is by the fallback then."""
+        run_once = OnnxRuntimeEngine.run
+        runs = []
+
+        def fail(engine, inputs):
+            runs.append(engine)
+            if len(runs) == 3:
+                raise EngineError("onnxruntime failed: out of steam")
+            return run_once(engine, inputs)
+
+        assert run(bag, artifact, tmp_path / "plain") == 0
+        monkeypatch.setattr(OnnxRuntimeEngine, "run", fail)
+        out = tmp_path / "out"
+        assert run(bag, artifact, out, "--engine-fallback", "onnxruntime") == 0
+        engine = metrics_of(out)["engine"]
+        assert engine["stands_in"] == (
+            "instead of onnxruntime fp32: onnxruntime failed: out of steam"
+        )
+        assert metrics_of(out)["sets"] == metrics_of(tmp_path / "plain")["sets"]
+        assert differing(out, tmp_path / "plain") == ["metrics.json"]
+        assert runs[0] is not runs[-1]
 
     def test_an_engine_that_is_not_there(self, bag, artifact, tmp_path, capsys, monkeypatch):
         monkeypatch.setitem(sys.modules, "openvino", None)

@@ -58,6 +58,7 @@ setup(
         "console_scripts": [
             f"bag_to_folder = {PACKAGE}.bag_to_folder:main",
             f"build_engine = {PACKAGE}.build_engine:main",
+            f"check_graph = {PACKAGE}.check_graph:main",
             f"fusion_node = {PACKAGE}.fusion_node:main",
             f"camera_player = {PACKAGE}.camera_player:main",
             f"doctor = {PACKAGE}.doctor:main",

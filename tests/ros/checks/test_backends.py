@@ -11,7 +11,7 @@ from finders import is_helpful
 from mmfusion_ros.checks import backends
 from mmfusion_ros.checks.backends import check_backends
 from mmfusion_ros.checks.subject import Setup
-from mmfusion_ros.core.engines.cuda_probe import CudaDevice
+from mmfusion_ros.core.engines.cuda_probe import CudaDevice, CudaDriverError
 
 pytest.importorskip("onnxruntime")
 
@@ -28,6 +28,14 @@ def test_every_backend_is_told(monkeypatch):
     assert list(finding.values) == ["onnxruntime", "openvino", "tensorrt"]
     assert finding.values["onnxruntime"][0].isdigit()
     assert finding.values["tensorrt"] == "no: no CUDA driver"
+
+
+def test_a_driver_that_fails_is_told(monkeypatch):
+    def fail():
+        raise CudaDriverError("the CUDA driver answers cuInit with CUDA_ERROR_UNKNOWN (999)")
+
+    monkeypatch.setattr(backends, "cuda_devices", fail)
+    assert "no: the CUDA driver answers cuInit with CUDA_ERROR_UNK" in found().values["tensorrt"]
 
 
 def test_the_precisions_of_openvino_are_told():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import runpy
 import threading
 import time
 
@@ -128,6 +129,14 @@ def appeared(observer):
     return wait
 
 
+@pytest.fixture
+def empty_domain(repo_root, monkeypatch):
+    """One in which no other test has left anything."""
+    find = runpy.run_path(str(repo_root / "scripts" / "free_ros_domain.py"))["free_domain"]
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(find()))
+
+
+@pytest.mark.usefixtures("empty_domain")
 def test_with_nothing_there_it_is_left_out(monkeypatch):
     monkeypatch.setattr(graph, "_DISCOVERY_S", 0.5)
     found = command()
@@ -135,6 +144,7 @@ def test_with_nothing_there_it_is_left_out(monkeypatch):
     assert "/rgb/image" in found["graph.node"].found
 
 
+@pytest.mark.usefixtures("empty_domain")
 def test_a_node_that_is_asked_for_must_be_there(monkeypatch):
     monkeypatch.setattr(graph, "_NAMED_DISCOVERY_S", 0.5)
     finding = command(node="/fusion_node")["graph.node"]

@@ -6,7 +6,7 @@ import pytest
 
 from mmfusion_ros.core.engines import Cancelled
 from mmfusion_ros.core.errors import ArtifactError, EngineError
-from mmfusion_ros.core.guarded_pipeline import BACK_OFF, EngineState, GuardedPipeline
+from mmfusion_ros.core.guarded_pipeline import BACK_OFF, STEADY, EngineState, GuardedPipeline
 
 
 class Engine:
@@ -146,14 +146,56 @@ def test_what_is_the_artifacts_fault_is_not_tried_again(caplog):
     assert caplog.text.count("class 7 has no name; it stays closed") == 1
 
 
-def test_a_good_run_starts_the_count_anew():
-    bench = Bench("bad", "good", "bad", "good")
-    for _ in range(20):
-        bench.guarded.run("x")
+def run_for(bench, seconds):
+    """Run frames ten times a second; how many gave results."""
+    given = 0
+    for _ in range(round(10 * seconds)):
+        given += bench.guarded.run("x") is not None
+        bench.now += 0.1
+    return given
+
+
+@pytest.mark.parametrize("fallback", ["", "good"])
+def test_an_engine_that_runs_for_a_while_has_all_patience_again(fallback):
+    bench = Bench("good", fallback=fallback)
+    for _ in range(3 * len(BACK_OFF)):
+        bench.guarded.pipeline.fails = True
+        assert bench.guarded.run("x") is None
         bench.now += BACK_OFF[0]
-        if bench.guarded.state is EngineState.RUNNING:
-            bench.guarded.pipeline.fails = True
-    assert bench.guarded.state is not EngineState.FAILED
+        assert run_for(bench, STEADY + 1) == 10 * (STEADY + 1)
+    assert bench.guarded.state is EngineState.RUNNING
+    assert bench.reasons == []
+
+
+@pytest.mark.parametrize("fallback", ["", "good"])
+def test_an_engine_that_fails_soon_after_each_opening_is_given_up(fallback, caplog):
+    bench = Bench("good", fallback=fallback)
+    for _ in range(len(BACK_OFF) + 1):
+        assert bench.reasons == []
+        assert run_for(bench, STEADY - 1)
+        bench.guarded.pipeline.fails = True
+        assert bench.guarded.run("x") is None
+        bench.now += max(BACK_OFF)
+    if fallback:
+        assert bench.guarded.run("x") == "x"
+        assert bench.reasons == ["out of steam"]
+        assert "stays closed" not in caplog.text
+    else:
+        assert bench.guarded.state is EngineState.FAILED
+        assert "failed 6 times, never running well for 10 s in between" in caplog.text
+
+
+def test_standing_still_is_no_running_well():
+    bench = Bench("good", fallback="good")
+    for _ in range(len(BACK_OFF) + 1):
+        assert bench.reasons == []
+        bench.guarded.run("x")
+        bench.now += 3600  # no frames
+        bench.guarded.pipeline.fails = True
+        bench.guarded.run("x")
+        bench.now += 3600
+    bench.guarded.run("x")
+    assert bench.reasons == ["out of steam"]
 
 
 def test_failures_are_logged_once_each(caplog):

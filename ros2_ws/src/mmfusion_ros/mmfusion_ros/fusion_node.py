@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import logging
 import math
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import rclpy
@@ -27,15 +22,10 @@ from rclpy.qos import QoSProfile
 from mmfusion_ros import topics
 from mmfusion_ros.cameras import Cameras
 from mmfusion_ros.clock_watch import ClockWatch
-from mmfusion_ros.core.artifact import Artifact, open_artifact
-from mmfusion_ros.core.engines import Cancelled, Engine, Progress, open_engine, open_fallback
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.fusion_worker import FusionWorker
-from mmfusion_ros.core.guarded_pipeline import GuardedPipeline
-from mmfusion_ros.core.pipeline import Pipeline
 from mmfusion_ros.core.results import Results
-from mmfusion_ros.core.rig import Rig, load_rig
 from mmfusion_ros.dds_profile import apply_dds_profile
 from mmfusion_ros.diagnostics import (
     FrameTally,
@@ -47,6 +37,7 @@ from mmfusion_ros.diagnostics import (
     modality_status,
     synchronizer_status,
 )
+from mmfusion_ros.loading import Loaded, Loading, load
 from mmfusion_ros.memory import keep_image_memory
 from mmfusion_ros.outputs import Outputs
 from mmfusion_ros.parameters import TABLE, Settings, declare, read
@@ -62,65 +53,12 @@ _PROGRESS_LOG_PERIOD_S = 5.0
 _Transition = Callable[["FusionNode", LifecycleState], TransitionCallbackReturn]
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """What configuring gives."""
-
-    artifact: Artifact
-    rig: Rig
-    pipeline: GuardedPipeline
-
-
-@dataclass(frozen=True, eq=False)
-class _Loading:
-    """What is being loaded on a thread, and whether nobody waits for it any more."""
-
-    future: Future[_Loaded]
-    unwanted: threading.Event
-
-
-def _load(settings: Settings, progress: Progress) -> _Loaded:
-    for name in ("artifact", "rig"):
-        if not getattr(settings, name):
-            raise MmfusionError(f"parameter {name} is not set; start with -p {name}:=PATH")
-    rig = load_rig(Path(settings.rig))
-    artifact = open_artifact(Path(settings.artifact))
-    if artifact.rig_packing:
-        rig.pack(artifact.rig_packing)  # raises now what the pipeline would after opening an engine
-
-    # The pipeline sees to the fallback: it has more patience with an engine that once ran.
-    options = dataclasses.replace(settings.engine, fallback="")
-
-    def open_pipeline() -> Pipeline:
-        return _pipeline(artifact, open_engine(artifact, options, progress), rig)
-
-    def fall_back(reason: str) -> Pipeline:
-        return _pipeline(artifact, open_fallback(artifact, settings.engine, reason), rig)
-
-    fallback = fall_back if settings.engine_fallback else None
-    return _Loaded(artifact, rig, GuardedPipeline(open_pipeline, open_fallback=fallback))
-
-
-def _pipeline(artifact: Artifact, engine: Engine, rig: Rig) -> Pipeline:
-    """One that has the engine, which is closed if there can be none."""
-    try:
-        return Pipeline(artifact, engine, rig)
-    except BaseException:
-        engine.close()
-        raise
-
-
 def _differing(names: Iterable[str], one: Settings, other: Settings) -> list[str]:
     return [name for name in names if getattr(one, name) != getattr(other, name)]
 
 
 def _told_idle(names: list[str], synchronizer: str) -> str:
     return f"{', '.join(names)} has no effect with synchronizer {synchronizer}"
-
-
-def _close_loaded(loading: Future[_Loaded]) -> None:
-    if loading.exception() is None:
-        loading.result().pipeline.close()
 
 
 def _reported(transition: _Transition) -> _Transition:
@@ -155,7 +93,7 @@ class FusionNode(LifecycleNode):
         """
         super().__init__("fusion_node", **node_options)
         self._log_handler = RosLogHandler(self.get_logger())
-        self._loaded: _Loaded | None = None
+        self._loaded: Loaded | None = None
         self._outputs: Outputs | None = None
         self._worker: FusionWorker | None = None
         self._cameras: Cameras | None = None
@@ -165,7 +103,7 @@ class FusionNode(LifecycleNode):
         self._progress_at = self._progress_logged_at = -math.inf
         self._unusable: dict[Modality, str] = {}
         self._dropped_before = 0
-        self._loading: _Loading | None = None
+        self._loading: Loading | None = None
         self._clock_watch = ClockWatch(self, self._begin_anew)
         # From here on the node can be destroyed, as rclpy does when a value is refused.
         self._settings = declare(self)
@@ -183,7 +121,7 @@ class FusionNode(LifecycleNode):
         self.create_timer(_DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=steady)
         self.create_timer(_POLL_PERIOD_S, self._poll_inputs, clock=steady)
         if self._settings.autostart:
-            self._loading = self._load_aside()
+            self._loading = Loading(self._settings, self._note_progress)
             self._autostart_timer = self.create_timer(
                 0.02, self._go_on_with_autostart, clock=steady
             )
@@ -201,9 +139,7 @@ class FusionNode(LifecycleNode):
         loading, self._loading = self._loading, None
         try:
             self._loaded = (
-                _load(self._settings, self._note_progress)
-                if loading is None
-                else loading.future.result()
+                load(self._settings, self._note_progress) if loading is None else loading.result()
             )
             self._outputs = Outputs(self, self._loaded.artifact, self._loaded.rig)
         except MmfusionError as error:
@@ -231,12 +167,14 @@ class FusionNode(LifecycleNode):
             self.report(f"cannot activate: {error}")
             return TransitionCallbackReturn.FAILURE
         self._problem = ""
+        self.get_logger().info("activated")
         return super().on_activate(state)
 
     @_reported
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and stop the worker."""
         self._stop()
+        self.get_logger().info("deactivated")
         return super().on_deactivate(state)
 
     @_reported
@@ -285,37 +223,17 @@ class FusionNode(LifecycleNode):
             self._progress_at = now
             self._publish_diagnostics()
 
-    def _load_aside(self) -> _Loading:
-        """Load on a thread, as it may take long and the executor has services to answer."""
-        future: Future[_Loaded] = Future()
-        unwanted = threading.Event()
-        settings = self._settings
-
-        def progress(what: str, share: float) -> None:
-            if unwanted.is_set():
-                raise Cancelled
-            self._note_progress(what, share)
-
-        def work() -> None:
-            try:
-                future.set_result(_load(settings, progress))
-            except Exception as error:  # noqa: BLE001 (raised again where the result is taken)
-                future.set_exception(error)
-
-        threading.Thread(target=work, name="load", daemon=True).start()
-        return _Loading(future, unwanted)
-
     def _go_on_with_autostart(self) -> None:
-        if self._loading is not None and not self._loading.future.done():
+        if self._loading is not None and not self._loading.done:
             return
         self.destroy_timer(self._autostart_timer)
-        # Without a future a manager has configured the node meanwhile: the rest is its business.
+        # Without one a manager has configured the node meanwhile: the rest is its business.
         if self._loading is not None and (
             self.trigger_configure() is TransitionCallbackReturn.SUCCESS
         ):
             self.trigger_activate()
 
-    def _start(self, loaded: _Loaded) -> None:
+    def _start(self, loaded: Loaded) -> None:
         outputs = self._outputs
         if outputs is None:
             raise RuntimeError("activated without being configured")
@@ -364,8 +282,7 @@ class FusionNode(LifecycleNode):
             self._loaded = None
         loading, self._loading = self._loading, None
         if loading is not None:
-            loading.unwanted.set()
-            loading.future.add_done_callback(_close_loaded)
+            loading.abandon()
 
     # Frames.
 

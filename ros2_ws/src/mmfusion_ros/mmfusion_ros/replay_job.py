@@ -11,9 +11,9 @@ from mmfusion_ros.core.artifact import Artifact, open_artifact
 from mmfusion_ros.core.bag_reader import Bag, camera_info_beside, open_bag, rgb_stamps
 from mmfusion_ros.core.camera_info import CameraInfo, camera_info_of
 from mmfusion_ros.core.detections_3d import Intrinsics
-from mmfusion_ros.core.engines import EngineOptions, open_engine
+from mmfusion_ros.core.engines import Engine, EngineOptions, open_engine, open_fallback
 from mmfusion_ros.core.engines import Progress as OpeningProgress
-from mmfusion_ros.core.errors import RigError
+from mmfusion_ros.core.errors import EngineError, RigError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.core.ground_truth import GroundTruth, load_ground_truth
 from mmfusion_ros.core.rig import Camera, Rig, load_rig
@@ -170,7 +170,8 @@ def run(
     total = expected_sets(bag, plan.stride, plan.max_sets)
     threads = options.engine.threads or job.engine_threads
     wanted = replace(options.engine, threads=threads)
-    with open_engine(artifact, wanted, opening_progress) as engine:
+
+    def replayed_by(engine: Engine) -> tuple[Mapping[str, Any], Outcome]:
         folder.clear()
         facts = engine_facts(engine, options.engine.threads)
         outcome = replay(
@@ -185,6 +186,17 @@ def run(
             intrinsics=prepared.intrinsics,
             progress=lambda steps: progress(steps, total),
         )
+        return facts, outcome
+
+    try:
+        with open_engine(artifact, replace(wanted, fallback=""), opening_progress) as engine:
+            facts, outcome = replayed_by(engine)
+    except EngineError as error:
+        if not wanted.fallback:
+            raise
+        # From the beginning, also where it failed on the way: a replay is of one engine.
+        with open_fallback(artifact, wanted, str(error)) as engine:
+            facts, outcome = replayed_by(engine)
     metrics = metrics_document(
         bag,
         artifact,

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from mmfusion_ros.core.engines import cuda_probe
-from mmfusion_ros.core.engines.cuda_probe import CudaDevice, cuda_devices
+from mmfusion_ros.core.engines.cuda_probe import CudaDevice, CudaDriverError, cuda_devices
 
 ORIN, THOR = CudaDevice("Orin"), CudaDevice("Thor")
 
@@ -24,7 +24,12 @@ def driver(*devices: CudaDevice, **statuses: int) -> SimpleNamespace:
     def name(buffer, size, handle):
         buffer.value = devices[handle.value - 40].name.encode()[: size - 1]
 
+    def error_name(status, pointer):
+        pointer._obj.value = {999: b"CUDA_ERROR_UNKNOWN"}.get(status)
+        return 0 if status == 999 else 1
+
     functions = {
+        "cuGetErrorName": error_name,
         "cuInit": lambda flags: None,
         "cuDeviceGetCount": count,
         "cuDeviceGet": get,
@@ -55,15 +60,32 @@ def test_a_driver_without_devices(drivers):
     assert cuda_devices() == ([], "the CUDA driver knows no device")
 
 
+def test_a_driver_that_finds_no_device_when_it_begins(drivers):
+    """As on a machine that has NVIDIA's packages and no GPU."""
+    drivers(driver(cuInit=100))
+    assert cuda_devices() == ([], "the CUDA driver knows no device")
+
+
 @pytest.mark.parametrize("function", ["cuInit", "cuDeviceGetCount", "cuDeviceGetName"])
-def test_a_driver_that_fails_says_where(drivers, function):
-    drivers(driver(ORIN, **{function: 100}))
-    assert cuda_devices() == ([], f"the CUDA driver answers {function} with error 100")
+@pytest.mark.parametrize(
+    ("status", "name"), [(999, r"CUDA_ERROR_UNKNOWN \(999\)"), (12345, r"error \(12345\)")]
+)
+def test_a_driver_that_fails_says_where_and_with_what(drivers, function, status, name):
+    drivers(driver(ORIN, **{function: status}))
+    with pytest.raises(CudaDriverError, match=f"answers {function} with {name}; see that"):
+        cuda_devices()
 
 
 def test_a_library_that_is_no_driver(drivers):
     drivers(SimpleNamespace())
-    assert cuda_devices() == ([], "libcuda.so.1 has no cuInit")
+    with pytest.raises(CudaDriverError, match=r"libcuda\.so\.1 has no cuInit; install"):
+        cuda_devices()
+
+
+def test_a_driver_that_fails_and_knows_no_names(drivers):
+    drivers(SimpleNamespace(cuInit=lambda _: 34))
+    with pytest.raises(CudaDriverError, match=r"answers cuInit with error \(34\)"):
+        cuda_devices()
 
 
 def test_no_driver(monkeypatch):

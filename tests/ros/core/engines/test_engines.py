@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ from artifacts import write_artifact
 
 from mmfusion_ros.core import engines
 from mmfusion_ros.core.artifact import Artifact, open_artifact
-from mmfusion_ros.core.engines import BACKENDS, EngineOptions, open_engine
+from mmfusion_ros.core.engines import BACKENDS, EngineOptions, cuda_probe, open_engine
 from mmfusion_ros.core.engines import tensorrt as tensorrt_engine
 from mmfusion_ros.core.engines.cuda_probe import CudaDevice
 from mmfusion_ros.core.errors import EngineError
@@ -81,6 +82,30 @@ def test_auto_says_what_it_chose(artifact, caplog, monkeypatch):
         assert engine.stands_in == ""
         assert "not tensorrt: no GPU here" in caplog.text
         assert "onnxruntime on the CPU" in caplog.text
+
+
+@pytest.mark.parametrize(("backend", "opens"), [("auto", True), ("tensorrt", False)])
+def test_a_driver_that_fails_is_no_machine_without_a_device(
+    artifact, caplog, monkeypatch, backend, opens
+):
+    class BrokenDriver:
+        @staticmethod
+        def cuInit(_):
+            return 803
+
+    monkeypatch.setattr(cuda_probe.ctypes, "CDLL", lambda _: BrokenDriver)
+    told = "the CUDA driver answers cuInit with error (803)"
+    if opens:
+        with open_engine(artifact, EngineOptions(backend)) as engine:
+            assert engine.backend == "onnxruntime"
+            # Which the diagnostics warn of.
+            assert engine.stands_in.startswith(f"instead of tensorrt fp32: {told}")
+        (record,) = caplog.records
+        assert record.levelno == logging.WARNING
+        assert f"not tensorrt: {told}" in record.message
+    else:
+        with pytest.raises(EngineError, match=re.escape(told)):
+            open_engine(artifact, EngineOptions(backend))
 
 
 @pytest.mark.parametrize(("backend", "opens"), [("auto", True), ("tensorrt", False)])

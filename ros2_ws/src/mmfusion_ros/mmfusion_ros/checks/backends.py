@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from mmfusion_ros.checks.finding import Finding, Level, ok
 from mmfusion_ros.checks.subject import Setup
-from mmfusion_ros.core.engines.cuda_probe import cuda_devices
+from mmfusion_ros.core.engines.cuda_probe import CudaDriverError, cuda_devices
 from mmfusion_ros.core.engines.tensorrt import import_tensorrt
 
 
@@ -52,7 +52,10 @@ def _openvino() -> str:
 
 
 def _tensorrt() -> str:
-    devices, reason = cuda_devices()
+    try:
+        devices, reason = cuda_devices()
+    except CudaDriverError as error:
+        raise _UnusableError(str(error)) from error
     if not devices:
         raise _UnusableError(reason)
     # Imported only where there is a driver: its own probing would end the process elsewhere.

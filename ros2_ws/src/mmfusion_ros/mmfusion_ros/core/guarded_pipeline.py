@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -18,6 +19,9 @@ _logger = logging.getLogger(__name__)
 
 # Seconds before each attempt to open a failed engine again; after the last one it stays closed.
 BACK_OFF = (0.1, 0.5, 2.0, 5.0, 10.0)
+# Seconds that it has to run well for its attempts to be forgotten: some engines open, run a few
+# times and fail again, without end.
+STEADY = 10.0
 
 
 class EngineState(str, Enum):
@@ -35,7 +39,8 @@ class GuardedPipeline:
     """Runs a pipeline; closes its engine when it fails, and opens it again after a while.
 
     Where the artifact is to blame, it stays closed at once: the same graph would fail again. Where
-    the engine fails too often, the fallback takes over for good, if there is one.
+    the engine has failed after each of `BACK_OFF`, never running well for `STEADY` in between, the
+    fallback takes over for good, if there is one.
 
     A `Cancelled` opening is no failure, and comes out.
 
@@ -79,7 +84,8 @@ class GuardedPipeline:
         self.problem = ""
         self.failures = 0
         self.skipped = 0
-        self._attempts = 0  # since the last run that went well
+        self._attempts = 0  # since it last ran steadily
+        self._well_since = math.inf  # the first run that went well since it was opened
         self._retry_at = 0.0
 
     def run(self, frames: FrameSet) -> Results | None:
@@ -95,7 +101,10 @@ class GuardedPipeline:
             self.skipped += 1
             self._note_failure(error)
             return None
-        self._attempts = 0
+        now = self._clock()
+        self._well_since = min(self._well_since, now)
+        if now - self._well_since >= STEADY:
+            self._attempts = 0
         self.problem = ""
         return results
 
@@ -132,6 +141,7 @@ class GuardedPipeline:
 
     def _note_failure(self, error: Exception) -> None:
         self.failures += 1
+        self._well_since = math.inf
         self.problem = str(error) or repr(error)
         self.pipeline.engine.close()
         if isinstance(error, ArtifactError):
@@ -146,9 +156,10 @@ class GuardedPipeline:
         if self._attempts >= len(BACK_OFF):
             self.state = EngineState.FAILED
             _logger.error(
-                "engine: failed %d times in a row and stays closed (%s); clean up and configure "
-                "the node again",
+                "engine: failed %d times, never running well for %g s in between, and stays closed "
+                "(%s); clean up and configure the node again",
                 self._attempts + 1,
+                STEADY,
                 self.problem,
             )
             return

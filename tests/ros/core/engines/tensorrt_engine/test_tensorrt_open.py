@@ -22,6 +22,8 @@ from mmfusion_ros.core.errors import EngineError
 
 pytest.importorskip("onnx")
 
+TOLERANCES = {"fused": {"psnr_db": 45}}
+
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory):
@@ -192,14 +194,12 @@ class ReducedBench:
         frames = [random_inputs(self.artifact, seed) for seed in range(2)]
         write_sample_frames(self.samples, self.artifact, SampleFrames.of(frames))
 
-    def reduce(self, off_by) -> None:
-        tolerances = {"fused": {"psnr_db": 45}}
+    def reduce(self, off_by, tolerances=TOLERANCES) -> None:
         add_reduced_graph(self.folder / "small", "fp16", off_by=off_by, tolerances=tolerances)
         self.artifact = open_artifact(self.folder / "small")
 
-    def open(self, *, samples=False, **changes):
-        given = {"samples": self.samples if samples else None, **changes}
-        options = dataclasses.replace(self.options, **given)
+    def open(self, *, samples=None, **changes):
+        options = dataclasses.replace(self.options, samples=samples, **changes)
         return open_on(self.tensorrt, self.driver, self.artifact, options)
 
     def refused(self, **changes) -> None:
@@ -229,7 +229,7 @@ def test_reduced_precision_that_the_artifact_lacks_is_refused(artifact, options,
 
 def test_what_was_measured_lets_the_same_engine_pass(bench):
     bench.refused()
-    with bench.open(samples=True) as engine:
+    with bench.open(samples=bench.samples) as engine:
         assert engine.gate.frames == 2
         assert 45 < engine.gate.measures[0].value < 60
         outputs = engine.run(random_inputs(bench.artifact))
@@ -242,41 +242,62 @@ def test_what_was_measured_lets_the_same_engine_pass(bench):
 
 @pytest.mark.parametrize("harm", [lose, damage])
 def test_an_engine_that_is_built_anew_is_measured_anew(bench, harm):
-    with bench.open(samples=True) as engine:
+    with bench.open(samples=bench.samples) as engine:
         path = engine.path
     harm(path)
     bench.refused()
+    assert bench.tensorrt.builds == 1
+    bench.open(samples=bench.samples).close()
     assert bench.tensorrt.builds == 2
-    bench.open(samples=True).close()
     bench.open().close()
+
+
+def test_what_could_not_be_compared_is_not_built(bench, tmp_path):
+    strange = tmp_path / "strange.npz"
+    strange.write_bytes(b"no archive")
+    for samples, told in (
+        (None, r"tensorrt in fp16 was not yet compared .*--engine-samples"),
+        (tmp_path / "gone.npz", "no sample frames at .*gone.npz"),
+        (strange, "no file of sample frames"),
+    ):
+        with pytest.raises(EngineError, match=told):
+            bench.open(samples=samples)
+    bench.reduce(off_by=1, tolerances={})
+    with pytest.raises(EngineError, match="artifact small has none"):
+        bench.open(samples=bench.samples)
+    assert bench.tensorrt.builds == 0
+    assert not bench.driver.leaks
 
 
 def test_what_was_measured_is_of_the_engine_that_served(bench):
     """Another than the one that would be built: it also runs on other GPUs."""
-    bench.refused(hardware_compatible=True)  # built, but there are no frames
-    with bench.open(samples=True) as engine:
-        path = engine.path
+    with bench.open(samples=bench.samples, hardware_compatible=True) as engine:
+        compatible = engine.path
+    (record,) = bench.options.cache.glob("*.gate.json")
+    lose(record)
+    with bench.open(samples=bench.samples) as engine:
+        assert engine.path == compatible
     assert bench.tensorrt.builds == 1
     bench.open().close()
-    lose(path)
+    lose(compatible)
     bench.refused()
-    assert bench.tensorrt.builds == 2
+    assert bench.tensorrt.builds == 1
 
 
 def test_what_was_measured_on_a_compatible_engine_is_found(bench):
-    bench.open(samples=True, hardware_compatible=True).close()
+    bench.open(samples=bench.samples, hardware_compatible=True).close()
     with bench.open() as engine:
         assert engine.gate.frames == 2
     assert bench.tensorrt.builds == 1
 
 
 def test_what_was_measured_is_against_one_graph_in_fp32(bench, tmp_path):
-    bench.open(samples=True).close()
+    bench.open(samples=bench.samples).close()
     manifest = json.loads((tmp_path / "small/manifest.json").read_text())
     reduced = manifest["reduced_graphs"]
     write_artifact(tmp_path / "small", fails_from=9)
     manifest = json.loads((tmp_path / "small/manifest.json").read_text())
-    manifest |= {"reduced_graphs": reduced, "tolerances": {"fused": {"psnr_db": 45}}}
+    manifest |= {"reduced_graphs": reduced, "tolerances": TOLERANCES}
     (tmp_path / "small/manifest.json").write_text(json.dumps(manifest))
     bench.artifact = open_artifact(tmp_path / "small")
     bench.refused()
@@ -285,7 +306,7 @@ def test_what_was_measured_is_against_one_graph_in_fp32(bench, tmp_path):
 
 def test_what_misses_the_tolerances_is_closed(bench):
     bench.reduce(off_by=9)
-    for samples in (True, False):
+    for samples in (bench.samples, None):
         with pytest.raises(EngineError, match=r"tensorrt in fp16 is too far from fp32 .*psnr_db"):
             bench.open(samples=samples)
         assert not bench.driver.leaks

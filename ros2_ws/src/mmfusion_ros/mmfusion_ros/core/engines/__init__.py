@@ -10,7 +10,7 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING
 
-from mmfusion_ros.core.engines.cuda_probe import cuda_devices
+from mmfusion_ros.core.engines.cuda_probe import CudaDriverError, cuda_devices
 from mmfusion_ros.core.engines.engine import Engine
 from mmfusion_ros.core.engines.options import PRECISIONS, EngineOptions
 from mmfusion_ros.core.engines.progress import Cancelled, Progress
@@ -132,8 +132,12 @@ def _open(artifact: Artifact, options: EngineOptions, progress: Progress | None)
 
 
 def _open_best(artifact: Artifact, options: EngineOptions, progress: Progress | None) -> Engine:
-    devices, reason = cuda_devices()
     stands_in = ""
+    try:
+        devices, reason = cuda_devices()
+    except CudaDriverError as error:
+        devices, reason = [], str(error)
+        stands_in = f"instead of tensorrt {options.precision}: {reason}"
     if devices:
         _logger.info("engine: CUDA device %s, so trying tensorrt", devices[0].name)
         try:

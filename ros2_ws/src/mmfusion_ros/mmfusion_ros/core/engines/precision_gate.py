@@ -228,14 +228,8 @@ def accept(
     if result is not None and gone:
         _logger.warning("engine: no sample frames at %s; taking what %s says", wanted, path)
     if result is None:
-        if wanted is not None and gone:
-            samples = read_sample_frames(wanted, artifact)  # which says so
         if samples is None:
-            raise EngineError(
-                f"{engine.backend} in {engine.precision} was not yet compared with fp32 for "
-                f"artifact {artifact.name} on this machine, and there are no sample frames to "
-                f"compare it on; {_HOW_SAMPLES}, or run it in fp32"
-            )
+            samples = _needed_samples(engine.backend, engine.precision, artifact, wanted)
         result = compare(engine, artifact, samples, options.threads, progress)
         _keep(path, result)
     if not result.passed:
@@ -253,6 +247,25 @@ def accept(
         "; ".join(map(str, result.measures)),
     )
     return result
+
+
+def check_comparable(backend: str, artifact: Artifact, options: EngineOptions) -> None:
+    """Refuse to build what `accept` could not let pass, however it turns out.
+
+    For an engine that takes long to build and of which nothing was measured yet.
+
+    Args:
+        backend: that would run it.
+        artifact: that it would run.
+        options: with precision and samples.
+
+    Raises:
+        EngineError: in reduced precision, if the artifact has no tolerances or there are no
+            sample frames that fit.
+    """
+    if options.precision != "fp32":
+        _tolerances(artifact)
+        _needed_samples(backend, options.precision, artifact, options.samples)
 
 
 def compare(
@@ -331,6 +344,19 @@ def _tolerances(artifact: Artifact) -> dict[str, tuple[str, float]]:
             f"has {told}; export it again, or run it in fp32"
         )
     return tolerances
+
+
+def _needed_samples(
+    backend: str, precision: str, artifact: Artifact, path: Path | None
+) -> SampleFrames:
+    """The frames that nothing can be measured without."""
+    if path is None:
+        raise EngineError(
+            f"{backend} in {precision} was not yet compared with fp32 for artifact "
+            f"{artifact.name} on this machine, and there are no sample frames to compare it on; "
+            f"{_HOW_SAMPLES}, or run it in fp32"
+        )
+    return read_sample_frames(path, artifact)
 
 
 def _matched_share(artifact: Artifact) -> MatchedShare:

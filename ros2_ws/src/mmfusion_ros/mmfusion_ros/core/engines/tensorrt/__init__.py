@@ -15,7 +15,7 @@ from mmfusion_ros.core.artifact import Artifact
 from mmfusion_ros.core.engines.cuda_probe import cuda_devices
 from mmfusion_ros.core.engines.engine_cache import EngineCache, EngineKey
 from mmfusion_ros.core.engines.options import EngineOptions
-from mmfusion_ros.core.engines.precision_gate import accept
+from mmfusion_ros.core.engines.precision_gate import accept, check_comparable
 from mmfusion_ros.core.engines.progress import Progress
 from mmfusion_ros.core.engines.tensorrt.builder import BuilderSettings, build
 from mmfusion_ros.core.engines.tensorrt.driver import CudaDriver, CudaRuntime, Gpu
@@ -45,8 +45,9 @@ def open_tensorrt(
         progress: called while the engine is built; what it raises cancels that and comes out.
 
     Raises:
-        EngineError: if there is no GPU or no TensorRT, the engine can be neither built nor loaded,
-            or in reduced precision it misses the artifact's tolerances.
+        EngineError: if there is no GPU, its driver fails or there is no TensorRT, the engine can
+            be neither built nor loaded, or in reduced precision it misses the artifact's
+            tolerances or could not be compared with fp32.
     """
     devices, reason = cuda_devices()
     if not devices:
@@ -90,6 +91,7 @@ def _open_on(
     timings = f"timings-{gpu.name}-{tensorrt.__name__}-{tensorrt.__version__}.cache"
 
     def build_now() -> bytes:
+        check_comparable(TensorRTEngine.backend, artifact, options)  # minutes before `accept` would
         _logger.info(
             "engine: building %s of %s for %s with TensorRT %s; this takes minutes, once",
             options.precision,

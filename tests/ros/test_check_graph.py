@@ -13,10 +13,10 @@ pytest.importorskip("tensorrt_rtx")
 
 from graphs import write_graph
 
-from mmfusion_ros.core.engines.tensorrt import check_graph as checking
-from mmfusion_ros.core.engines.tensorrt.check_graph import check_graph, main
+from mmfusion_ros import check_graph as checking
+from mmfusion_ros.check_graph import check_graph, main
 
-ROOT = Path(__file__).resolve().parents[5]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("artifacts/*/graph*.onnx")), ids=str)

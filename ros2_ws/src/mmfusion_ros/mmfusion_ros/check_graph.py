@@ -1,8 +1,7 @@
-"""Tell, with no GPU, whether TensorRT takes a graph.
+"""Tell, with no GPU, whether TensorRT takes a graph: ``ros2 run mmfusion_ros check_graph``.
 
-``python -m mmfusion_ros.core.engines.tensorrt.check_graph GRAPH.onnx ...`` brings graphs into the
-form of the backend and parses and builds them with TensorRT-RTX, which has the parser of TensorRT
-and needs no driver for that. Nothing is run.
+Graphs are brought into the form of the backend, and parsed and built with TensorRT-RTX, which has
+the parser of TensorRT and needs no driver for that. Nothing is run.
 """
 
 from __future__ import annotations
@@ -152,7 +151,9 @@ def _cut_out_known(model: onnx.ModelProto) -> tuple[str, ...]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 1 if a graph is refused, 2 if none can be checked."""
-    parser = argparse.ArgumentParser(prog="check_graph", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="check_graph", description="Tell, with no GPU, whether TensorRT takes a graph."
+    )
     parser.add_argument("graphs", type=Path, nargs="+", help="ONNX files")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
