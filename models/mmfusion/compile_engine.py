@@ -32,7 +32,6 @@ from mmfusion.layers.selective_scan_onnx import DOMAIN
 from mmfusion.tensorrt_compiler import NAME, BuilderSettings, Compiler
 
 FOLDER = "engines"  # within an artifact
-_INSTEAD = "leave this to the robot, which builds its engine from graph.onnx"
 
 
 def compile_engine(artifact: Path, composition: Composition, compiler: Compiler) -> Path:
@@ -104,14 +103,13 @@ def program_for_tensorrt(
 
 
 def _refuse_scans(artifact: Path, encoded: bytes) -> None:
-    """Operators that torch_tensorrt knows would unroll it, a step after the other."""
+    """Of the operators that torch_tensorrt knows, a scan takes several for each of its steps."""
     nodes = onnx.load_from_string(encoded).graph.node
     modules = sorted({node.name.split("/")[0] for node in nodes if node.domain == DOMAIN})
     if modules:
-        others = f" and {len(modules) - 1} more" if len(modules) > 1 else ""
         raise ExportError(
-            f"{artifact} has a selective scan in {modules[0]}{others}, which {NAME} has no "
-            f"converter for; {_INSTEAD}"
+            f"{artifact} has selective scans, which {NAME} has no converter for, in "
+            f"{', '.join(modules)}; leave it to the robot, which builds its engine from graph.onnx"
         )
 
 
