@@ -55,8 +55,6 @@ def compile_engine(artifact: Path, composition: Composition, compiler: Compiler)
     inputs = graph.example_inputs()
     outputs = example_outputs(graph, inputs)
     _require_same(artifact, manifest, describe(graph, models, inputs, outputs))
-    graph = graph.to(compiler.device)
-    inputs = {name: tensor.to(compiler.device) for name, tensor in inputs.items()}
     program = program_for_tensorrt(graph, inputs, outputs)
     settings = BuilderSettings()
     started = time.monotonic()
@@ -90,7 +88,7 @@ def program_for_tensorrt(
 
     Args:
         graph: without a selective scan; it is changed.
-        inputs: examples, on the graph's device.
+        inputs: examples.
         outputs: of their dtypes.
     """
     if graph.joint is not None:  # there is no converter for RoIAlign

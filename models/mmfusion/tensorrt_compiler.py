@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -46,14 +47,12 @@ class Compiler(Protocol):
         library: that runs the engines, with its version.
         gpu: name of the device.
         compute_capability: of the device.
-        device: that the graph is to lie on.
     """
 
     version: str
     library: str
     gpu: str
     compute_capability: tuple[int, int]
-    device: torch.device
 
     def compile(
         self,
@@ -65,7 +64,7 @@ class Compiler(Protocol):
         """A serialised engine, in float32, whose inputs and outputs have the given names.
 
         Args:
-            program: takes its inputs, and gives its outputs, by name.
+            program: on the CPU; takes its inputs, and gives its outputs, by name.
             inputs: of their dtypes and shapes.
             outputs: their names, in order.
             settings: of the builder.
@@ -98,8 +97,9 @@ class TorchTensorRT:
         self.library = f"tensorrt {tensorrt.__version__}"
         self.gpu = torch.cuda.get_device_name()
         self.compute_capability = torch.cuda.get_device_capability()
-        self.device = torch.device("cuda", torch.cuda.current_device())
         _let_bytes_out(tensorrt)
+        # It logs the whole graph beside what it raises.
+        logging.getLogger(f"{NAME}.dynamo._compiler").setLevel(logging.CRITICAL)
 
     def compile(
         self,
@@ -116,7 +116,7 @@ class TorchTensorRT:
                 kwarg_inputs=dict(inputs),
                 kwarg_input_binding_names={name: name for name in inputs},
                 output_binding_names={name: name for name in outputs},
-                device=self.device,
+                device=torch.device("cuda", torch.cuda.current_device()),
                 # With it, fp32 would be rounded to 10 bits of mantissa and still be called so.
                 disable_tf32=True,
                 hardware_compatible=settings.hardware_compatible,
@@ -165,10 +165,10 @@ def _let_bytes_out(tensorrt: Any) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """What it was in the first place: it wraps that in a print of the whole graph."""
+    """What it was in the first place, and at which node: it wraps that in a print of the graph."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return _line(error)
+    return _line(error).partition(" Original traceback")[0]
 
 
 def _line(error: BaseException) -> str:

@@ -56,7 +56,6 @@ class CompilerDouble:
         self.version = "2.14.0"
         self.library = f"tensorrt {tensorrt.__version__}"
         self.gpu, self.compute_capability = gpu.name, gpu.compute_capability
-        self.device = torch.device("cpu")
         self.program = None
         self._tensorrt = tensorrt
 
@@ -334,6 +333,81 @@ def test_a_library_that_cannot_serve_is_told_in_one_line(
     line = one_line(capsys)
     sys.modules.pop("torch_tensorrt", None)
     assert re.search(message, line), line
+
+
+CONVERSION = """
+calls = []
+class ConverterPriority:
+    HIGH = 1
+def dynamo_tensorrt_converter(target, **options):
+    return calls.append
+def convert_exported_program_to_serialized_trt_engine(program, **options):
+    calls.append(options)
+    if program is None:
+        try:
+            raise ValueError("no all.dim\\nWhile executing %all_1\\nOriginal traceback:\\nFile")
+        except ValueError as error:
+            raise RuntimeError("GraphModule(a thousand lines)") from error
+    return b"engine"
+"""
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """What is used of torch_tensorrt and of the GPU, made up; and what was asked of it."""
+    files = {
+        "tensorrt.py": "__version__ = '11.1.0.106'; uint8 = 'bytes'",
+        "torch_tensorrt/__init__.py": "from . import dynamo; __version__ = '2.14.0'\n"
+        "tensorrt_package_name = 'tensorrt'",
+        "torch_tensorrt/dynamo/__init__.py": "from .conversion import *",
+        "torch_tensorrt/dynamo/conversion/__init__.py": CONVERSION,
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    made_up = {
+        "is_available": True,
+        "get_device_name": "NVIDIA H200",
+        "get_device_capability": (9, 0),
+        "current_device": 0,
+    }
+    for name, value in made_up.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    before = set(sys.modules)
+    compiler = TorchTensorRT()
+    yield compiler, sys.modules["torch_tensorrt"].dynamo.calls
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] in {"tensorrt", "torch_tensorrt"}:
+            del sys.modules[name]
+
+
+def test_what_is_asked_of_the_library(library):
+    compiler, calls = library
+    assert (compiler.gpu, compiler.compute_capability) == ("NVIDIA H200", (9, 0))
+    assert compiler.library == "tensorrt 11.1.0.106"
+    inputs = {"rgb": torch.zeros(2)}
+    assert compiler.compile(object(), inputs, ["fused"], BuilderSettings()) == b"engine"
+    convert, options = calls
+    assert options["disable_tf32"] is True
+    assert options["workspace_size"] == 2048 * 2**20
+    assert options["kwarg_input_binding_names"] == {"rgb": "rgb"}
+    assert options["output_binding_names"] == {"fused": "fused"}
+    layer = SimpleNamespace(get_output=lambda index: ("cast", index))
+    casts = []
+    network = SimpleNamespace(add_cast=lambda *given: casts.append(given) or layer)
+    assert convert(SimpleNamespace(net=network), None, ("x",), {}, "name") == ("cast", 0)
+    assert casts == [("x", "bytes")]
+
+
+def test_what_the_library_refuses_is_told_in_one_line(library):
+    compiler, _ = library
+    with pytest.raises(ExportError) as refused:
+        compiler.compile(None, {}, [], BuilderSettings())
+    assert str(refused.value) == (
+        "torch_tensorrt 2.14.0 cannot compile the graph: no all.dim While executing %all_1; the "
+        "robot builds its engine from the artifact's graph.onnx instead"
+    )
 
 
 def test_torch_tensorrt_compiles_what_it_gets(compiled, artifact):
