@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Interpreter
 from torch.fx.node import Argument, Target
+from torch.nn import functional
 from torch.utils._pytree import tree_leaves, tree_map
 
 _aten = torch.ops.aten
@@ -82,6 +83,28 @@ def _all(values: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return ~torch.any(~values, *args, **kwargs)
 
 
+def _avg_pool2d(
+    image: Tensor,
+    kernel: list[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0, 0),
+    ceil_mode: bool = False,  # noqa: FBT001, FBT002 (the same)
+    *others: Any,
+) -> Tensor:
+    """Without blocks that reach beyond the picture; those of `photometry.shrink` do."""
+    down, right = (-side % length for side, length in zip(image.shape[-2:], kernel, strict=True))
+    if not ceil_mode or any(padding) or (stride and list(stride) != kernel):
+        as_it_is: Tensor = _aten.avg_pool2d.default(
+            image, kernel, stride, padding, ceil_mode, *others
+        )
+        return as_it_is
+    if not (down or right):
+        return functional.avg_pool2d(image, kernel)
+    there = functional.pad(torch.ones_like(image[:1, :1]), (0, right, 0, down))
+    whole = functional.pad(image, (0, right, 0, down))
+    return functional.avg_pool2d(whole, kernel) / functional.avg_pool2d(there, kernel)
+
+
 def _stack(values: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Not of scalars: one that met a constant has become a vector of one for it."""
     if values[0].dim():
@@ -96,6 +119,7 @@ def _nothing(*_args: Any, **_kwargs: Any) -> None:
 _INSTEAD: dict[Any, Callable[..., Any]] = {
     _aten.topk.default: _topk,
     _aten.all.dim: _all,
+    _aten.avg_pool2d.default: _avg_pool2d,
     _aten.stack.default: _stack,
     _aten._assert_tensor_metadata.default: _nothing,  # noqa: SLF001 (its name)
 }
