@@ -54,6 +54,7 @@ def test_engines_are_compared(repo_root):
     )
     assert result.returncode == 0, result.stderr
     assert "tensorrt fp16: left out: backend tensorrt needs an NVIDIA GPU" in result.stdout
+    assert "tensorrt fp32 by torch_tensorrt: left out: torch_tensorrt " in result.stdout
     rows = [row.split("p50")[0].strip() for row in result.stdout.splitlines() if "p50" in row]
     assert rows == ["torch eager fp32", "onnxruntime CPUExecutionProvider"]
 

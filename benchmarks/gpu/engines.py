@@ -3,17 +3,19 @@
     python benchmarks/gpu/engines.py COMPOSITION ARTIFACT [--samples NPZ] [--rounds 100]
 
 ARTIFACT is what `mmfusion export` made of COMPOSITION; `mmfusion reduce ARTIFACT --precision fp16`
-adds what TensorRT's fp16 is built of, and the frames of `sample_frames` let it be accepted. A
-frame is bytes in, bytes out, copies among it, in turns on the same noise. The baseline is PyTorch,
-eager, float32. Engines are opened twice: building, then from the cache. What is not there (a
-library, a graph of reduced precision) is told and left out. Writes ``results/engines.json`` beside
-this file.
+adds what TensorRT's fp16 is built of. The frames of `sample_frames` let it be accepted, and also
+what is compiled from PyTorch here, as `mmfusion compile` does, of graphs without a selective scan.
+A frame is bytes in, bytes out, copies among it, in turns on the same noise. The baseline is
+PyTorch, eager, float32. Engines are opened twice: building, then from the cache. What is not there
+(a library, a graph of reduced precision) is told and left out. Writes ``results/engines.json``
+beside this file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -27,9 +29,11 @@ import torch
 from _device import interleaved, name_of, require_cuda
 from numpy.typing import NDArray
 
+from mmfusion.compile_engine import FOLDER, compile_engine
 from mmfusion.composition import read_composition
 from mmfusion.errors import MmfusionError
 from mmfusion.export import build_graph
+from mmfusion.tensorrt_compiler import NAME, TorchTensorRT
 from mmfusion_ros.core.artifact import Artifact, open_artifact
 from mmfusion_ros.core.engines import EngineOptions, open_engine
 from mmfusion_ros.core.errors import EngineError
@@ -88,6 +92,18 @@ def in_engine(
     return lambda: engine.run(frame)
 
 
+def in_compiled_engine(
+    artifact: Artifact, composition: Path, frame: _Inputs, options: EngineOptions, stack: ExitStack
+) -> Callable[[], object]:
+    """The graph in the node's engine, compiled from PyTorch if it is not yet."""
+    if not (artifact.folder / FOLDER).exists():
+        compile_engine(artifact.folder, read_composition(composition), TorchTensorRT())
+    engine = stack.enter_context(open_engine(artifact, options))
+    if engine.builder != NAME:
+        raise EngineError("the node did not take it, as it said; are there --samples?")
+    return lambda: engine.run(frame)
+
+
 def try_way(
     name: str, open_it: Callable[[], Callable[[], object]], device: torch.device
 ) -> Way | None:
@@ -131,6 +147,17 @@ def main() -> None:
     provider = "CPUExecutionProvider" if given.cpu else "CUDAExecutionProvider"
     with ExitStack() as stack:
         cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        # Each route has an artifact of its own, as an engine that is in one is preferred.
+        artifact, compiled = (
+            open_artifact(
+                shutil.copytree(
+                    given.artifact,
+                    cache / route / given.artifact.resolve().name,
+                    ignore=shutil.ignore_patterns(FOLDER),
+                )
+            )
+            for route in ("onnx", NAME)
+        )
 
         def engine(backend: str, precision: str) -> Callable[[], Callable[[], object]]:
             options = EngineOptions(backend, precision, cache=cache, samples=given.samples)
@@ -141,6 +168,13 @@ def main() -> None:
             f"onnxruntime {provider}": lambda: in_onnxruntime(artifact, frame, provider),
             "tensorrt fp32": engine("tensorrt", "fp32"),
             "tensorrt fp16": engine("tensorrt", "fp16"),
+            f"tensorrt fp32 by {NAME}": lambda: in_compiled_engine(
+                compiled,
+                given.composition,
+                frame,
+                EngineOptions("tensorrt", cache=cache, samples=given.samples),
+                stack,
+            ),
         }
         if not given.no_compile:
             doors["torch.compile fp32"] = lambda: in_pytorch(

@@ -1,4 +1,4 @@
-"""The mmfusion command: train, evaluate, export, reduce, scan-kernels.
+"""The mmfusion command: train, evaluate, export, reduce, compile, scan-kernels.
 
 Heavy imports wait until a command runs, so that ``--help`` answers at once.
 """
@@ -178,6 +178,12 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, required=True, help="artifact folder")
     export.set_defaults(command=_export)
 
+    _add_artifact_commands(commands)
+    return parser
+
+
+def _add_artifact_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Commands that add to an artifact."""
     reduce = commands.add_parser(
         "reduce",
         help="add graphs of reduced precision to an artifact",
@@ -196,6 +202,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     reduce.set_defaults(command=_reduce)
 
+    engine = commands.add_parser(
+        "compile",
+        help="compile an artifact's engine from PyTorch, for the GPU at hand",
+        description="Compile an artifact's engine for TensorRT from the PyTorch graph, in float32, "
+        "into the folder engines of the artifact. It is of the GPU and the TensorRT at hand; a "
+        "robot with the same compares it with graph.onnx before it runs it. No robot needs it: "
+        "they build engines from graph.onnx.",
+    )
+    engine.add_argument("artifact", type=Path, help="artifact folder")
+    engine.add_argument(
+        "--composition",
+        type=Path,
+        metavar="YAML",
+        required=True,
+        help="that the artifact was exported from",
+    )
+    engine.add_argument(
+        "--engine", choices=("torch_tensorrt",), required=True, help="what compiles it"
+    )
+    engine.set_defaults(command=_compile)
+
     kernels = commands.add_parser(
         "scan-kernels",
         help="compile the selective scan for GPUs, into an artifact",
@@ -207,7 +234,6 @@ def _parser() -> argparse.ArgumentParser:
         "--architectures", nargs="+", metavar="SM", help="such as sm_87, which is an Orin"
     )
     kernels.set_defaults(command=_scan_kernels)
-    return parser
 
 
 def _add_model(parser: argparse.ArgumentParser, *roles: Role) -> None:
@@ -343,6 +369,17 @@ def _reduce(options: argparse.Namespace) -> None:
 
     for precision in options.precision:
         print(f"wrote {reduce_artifact(options.artifact, precision, options.samples)}")
+
+
+def _compile(options: argparse.Namespace) -> None:
+    from mmfusion.composition import read_composition  # noqa: PLC0415
+    from mmfusion.tensorrt_compiler import TorchTensorRT  # noqa: PLC0415
+
+    compiler = TorchTensorRT()  # first: it takes long to see that it is missing otherwise
+    from mmfusion.compile_engine import compile_engine  # noqa: PLC0415
+
+    path = compile_engine(options.artifact, read_composition(options.composition), compiler)
+    print(f"wrote {path} for {compiler.gpu} and {compiler.library}")
 
 
 def _scan_kernels(options: argparse.Namespace) -> None:

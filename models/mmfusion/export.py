@@ -116,24 +116,13 @@ def export_artifact(composition: Composition, out: Path) -> None:
     """
     graph, models = build_graph(composition)
     inputs = graph.example_inputs()
-    outputs = _example_outputs(graph, inputs)
+    outputs = example_outputs(graph, inputs)
     encoded = onnx_model(graph, inputs, list(outputs)).SerializeToString()
-    cameras = composition.cameras
     manifest = {
         "schema_version": 1,
         "name": out.resolve().name,
         "graph": {"file": "graph.onnx", "sha256": hashlib.sha256(encoded).hexdigest()},
-        "inputs": [_tensor_entry(name, tensor) for name, tensor in inputs.items()],
-        "outputs": [_tensor_entry(name, tensor) for name, tensor in outputs.items()],
-        "encodings": {
-            "rgb": "rgb8",
-            "depth": cameras.depth_encoding,
-            "thermal": cameras.thermal_encoding,
-        },
-        "registration": cameras.registration,
-        "rig_packing": RIG_PACKING[cameras.registration],
-        "classes": [] if graph.joint is None else list(graph.joint.class_names),
-        "models": models,
+        **describe(graph, models, inputs, outputs),
         "quality": _quality(composition),
         "tolerances": {name: _TOLERANCES[name] for name in outputs if name in _TOLERANCES},
         "tools": {
@@ -147,6 +136,36 @@ def export_artifact(composition: Composition, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "graph.onnx").write_bytes(encoded)
     (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def describe(
+    graph: CameraGraph,
+    models: list[dict[str, Any]],
+    inputs: dict[str, Tensor],
+    outputs: dict[str, Tensor],
+) -> dict[str, Any]:
+    """What a manifest says of a graph, whatever it is written down as.
+
+    Args:
+        graph: of `build_graph`.
+        models: of `build_graph`.
+        inputs: of their dtypes and shapes.
+        outputs: the same, see `example_outputs`.
+    """
+    cameras = graph.spec
+    return {
+        "inputs": [_tensor_entry(name, tensor) for name, tensor in inputs.items()],
+        "outputs": [_tensor_entry(name, tensor) for name, tensor in outputs.items()],
+        "encodings": {
+            "rgb": "rgb8",
+            "depth": cameras.depth_encoding,
+            "thermal": cameras.thermal_encoding,
+        },
+        "registration": cameras.registration,
+        "rig_packing": RIG_PACKING[cameras.registration],
+        "classes": [] if graph.joint is None else list(graph.joint.class_names),
+        "models": models,
+    }
 
 
 def onnx_model(
@@ -253,7 +272,8 @@ def _quality(composition: Composition) -> list[dict[str, Any]]:
     ]
 
 
-def _example_outputs(graph: CameraGraph, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+def example_outputs(graph: CameraGraph, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the right dtype and shape for every output, in order; they hold no values."""
     # Shapes alone are wanted, so a small network need not run: fake tensors do.
     from torch._subclasses import FakeTensorMode  # noqa: PLC0415
 

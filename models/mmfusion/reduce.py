@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
+from mmfusion.artifact import read_artifact
 from mmfusion.errors import ExportError
 from mmfusion.layers.selective_scan_onnx import DOMAIN
 from mmfusion.manifest import validate_manifest
@@ -60,18 +61,12 @@ def reduce_artifact(folder: Path, precision: str, samples: Path | None = None) -
     Raises:
         ExportError: if the artifact or the samples are unusable, naming what is wrong.
     """
-    path, manifest = folder / "graph.onnx", _read_manifest(folder)
-    try:
-        encoded = path.read_bytes()
-    except OSError as error:
-        raise ExportError(f"{path} cannot be read ({error.strerror})") from error
-    if hashlib.sha256(encoded).hexdigest() != manifest["graph"]["sha256"]:
-        raise ExportError(f"{path} is not the graph its manifest describes; export it again")
+    manifest, encoded = read_artifact(folder)
     model = onnx.load_from_string(encoded)
     if not any(_in_network(node) for node in model.graph.node):
         raise ExportError(
-            f"{path} does not tell its networks' nodes from the others; export it again with this "
-            "version of mmfusion"
+            f"{folder / 'graph.onnx'} does not tell its networks' nodes from the others; export it "
+            "again with this version of mmfusion"
         )
     if precision == "int8":
         if samples is None:
@@ -128,20 +123,6 @@ def _raise_opset(model: onnx.ModelProto) -> None:
         for opset in part.opset_import:
             if not opset.domain:
                 opset.version = _BF16_OPSET
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ExportError(
-            f"{path} cannot be read ({error.strerror}); expected an artifact of mmfusion export"
-        ) from error
-    except ValueError as error:
-        raise ExportError(f"{path} is not valid JSON ({error}); export it again") from error
-    validate_manifest(manifest)
-    return manifest
 
 
 def _read_samples(path: Path, manifest: Mapping[str, Any]) -> list[dict[str, NDArray[Any]]]:

@@ -20,6 +20,7 @@ from mmfusion_ros.core.engines.engine_cache import EngineCache, EngineKey, Unusa
 from mmfusion_ros.core.errors import EngineError
 
 KEY = EngineKey(
+    builder="onnx",
     graph="0" * 64,
     form=1,
     gpu="Orin",

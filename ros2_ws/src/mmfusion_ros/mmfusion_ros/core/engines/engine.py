@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from mmfusion_ros.core.engines.precision_gate import GateResult
 
+ONNX = "onnx"
+
 
 class Engine(Protocol):
     """A loaded graph; backends derive from this.
@@ -19,6 +21,7 @@ class Engine(Protocol):
     Attributes:
         backend: that runs it.
         precision: that it is run in.
+        builder: what it was built from: ``onnx``, the artifact's graph, or a compiler's name.
         selective_scan: how it computes that operator; empty if it runs no graph.
         gate: comparison with fp32 that let it pass; None where none was needed.
         stands_in: why it runs instead of the engine that was asked for; empty if it is that one.
@@ -27,6 +30,7 @@ class Engine(Protocol):
     backend: str
     precision: str
     selective_scan: str
+    builder: str = ONNX
     gate: GateResult | None = None
     stands_in: str = ""
 

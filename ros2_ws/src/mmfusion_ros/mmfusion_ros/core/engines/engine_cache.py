@@ -33,8 +33,9 @@ class EngineKey:
     """Whatever makes an engine another one.
 
     Attributes:
-        graph: SHA-256 of the ONNX file.
-        form: of the graph that is made of it for the library.
+        builder: what the engine is built from: ``onnx``, or the compiler of a PyTorch graph.
+        graph: SHA-256 of the ONNX file; of the one that computes the same, if built from another.
+        form: of the graph that is made of it for the library; 0 if that has no part in it.
         gpu: name of the device; empty if the engine runs on any of the compute capability.
         compute_capability: of the device.
         library: name and version.
@@ -43,6 +44,7 @@ class EngineKey:
         settings: of the builder.
     """
 
+    builder: str
     graph: str
     form: int
     gpu: str
@@ -111,11 +113,11 @@ class EngineCache:
         key = keys[0]
         seen = self._stamp(key)
         for each in keys:
-            if (found := self._use_kept(each, use)) is not None:
+            if (found := self.use_kept(each, use)) is not None:
                 return found
         with self._alone(key, progress):
             # Another process may have written it between the look and the lock.
-            if self._stamp(key) != seen and (found := self._use_kept(key, use)) is not None:
+            if self._stamp(key) != seen and (found := self.use_kept(key, use)) is not None:
                 return found
             started = time.monotonic()
             engine = build()
@@ -131,9 +133,13 @@ class EngineCache:
             return None
         return status.st_ino, status.st_mtime_ns
 
-    def _use_kept(
+    def use_kept(
         self, key: EngineKey, use: Callable[[bytes, Path, str], _Opened]
     ) -> _Opened | None:
+        """An engine from the folder; None, and a warning if it is unusable, where there is none.
+
+        Args and errors are those of `obtain`.
+        """
         path = self.engine_path(key)
         try:
             kept = self._load(key)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mmfusion_ros.core.artifact import Artifact
 from mmfusion_ros.core.atomic_file import written_whole
 from mmfusion_ros.core.detections import MOST_DETECTIONS
-from mmfusion_ros.core.engines.engine import Engine
+from mmfusion_ros.core.engines.engine import ONNX, Engine
 from mmfusion_ros.core.engines.likeness import MatchedShare, mean_absolute_error, psnr_db, ssim
 from mmfusion_ros.core.engines.options import EngineOptions
 from mmfusion_ros.core.engines.progress import Progress
@@ -211,14 +211,20 @@ def accept(
         progress: called while frames are compared.
 
     Returns:
-        What was measured now or before; None for fp32, which is not compared.
+        What was measured now or before; None for fp32 of the artifact's own graph, which is not
+        compared.
 
     Raises:
         EngineError: if it does not pass, or there is nothing to compare it on. Sample frames that
             are gone are not missed where there is a record.
     """
-    if engine.precision == "fp32":
+    built_elsewhere = engine.builder != ONNX
+    if engine.precision == "fp32" and not built_elsewhere:
         return None
+    what = f"{engine.backend} in {engine.precision}"
+    instead = ["run it in fp32", "another precision"]
+    if built_elsewhere:
+        what, instead = f"{what} built by {engine.builder}", ["delete that engine"]
     path = options.cache_folder / f"{key}.gate.json"
     tolerances = _tolerances(artifact)
     wanted = options.samples
@@ -229,20 +235,19 @@ def accept(
         _logger.warning("engine: no sample frames at %s; taking what %s says", wanted, path)
     if result is None:
         if samples is None:
-            samples = _needed_samples(engine.backend, engine.precision, artifact, wanted)
+            samples = _needed_samples(what, artifact, wanted, instead[0])
         result = compare(engine, artifact, samples, options.threads, progress)
         _keep(path, result)
     if not result.passed:
         faults = "; ".join(str(measure) for measure in result.measures if not measure.passed)
         raise EngineError(
-            f"{engine.backend} in {engine.precision} is too far from fp32 on {result.frames} "
-            f"sample frames of artifact {artifact.name}: {faults}; run it in fp32 or another "
-            "precision, or pass sample frames that show what the cameras see"
+            f"{what} is too far from fp32 on {result.frames} sample frames of artifact "
+            f"{artifact.name}: {faults}; {' or '.join(instead)}, or pass "
+            "sample frames that show what the cameras see"
         )
     _logger.info(
-        "engine: %s in %s accepted on %d sample frames: %s",
-        engine.backend,
-        engine.precision,
+        "engine: %s accepted on %d sample frames: %s",
+        what,
         result.frames,
         "; ".join(map(str, result.measures)),
     )
@@ -265,7 +270,8 @@ def check_comparable(backend: str, artifact: Artifact, options: EngineOptions) -
     """
     if options.precision != "fp32":
         _tolerances(artifact)
-        _needed_samples(backend, options.precision, artifact, options.samples)
+        what = f"{backend} in {options.precision}"
+        _needed_samples(what, artifact, options.samples, "run it in fp32")
 
 
 def compare(
@@ -346,15 +352,12 @@ def _tolerances(artifact: Artifact) -> dict[str, tuple[str, float]]:
     return tolerances
 
 
-def _needed_samples(
-    backend: str, precision: str, artifact: Artifact, path: Path | None
-) -> SampleFrames:
+def _needed_samples(what: str, artifact: Artifact, path: Path | None, instead: str) -> SampleFrames:
     """The frames that nothing can be measured without."""
     if path is None:
         raise EngineError(
-            f"{backend} in {precision} was not yet compared with fp32 for artifact "
-            f"{artifact.name} on this machine, and there are no sample frames to compare it on; "
-            f"{_HOW_SAMPLES}, or run it in fp32"
+            f"{what} was not yet compared with fp32 for artifact {artifact.name} on this machine, "
+            f"and there are no sample frames to compare it on; {_HOW_SAMPLES}, or {instead}"
         )
     return read_sample_frames(path, artifact)
 

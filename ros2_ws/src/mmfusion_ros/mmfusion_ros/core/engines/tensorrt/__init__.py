@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from mmfusion_ros.core.artifact import Artifact
 from mmfusion_ros.core.engines.cuda_probe import cuda_devices
+from mmfusion_ros.core.engines.engine import ONNX
 from mmfusion_ros.core.engines.engine_cache import EngineCache, EngineKey
 from mmfusion_ros.core.engines.options import EngineOptions
 from mmfusion_ros.core.engines.precision_gate import accept, check_comparable
@@ -31,6 +33,7 @@ from mmfusion_ros.core.errors import ArtifactError, EngineError
 
 _logger = logging.getLogger(__name__)
 _OLDEST = Version("10.3")
+_COMPILED, _COMPILER = "engines", "torch_tensorrt"  # in an artifact, see `mmfusion compile`
 _DEVICE = 0  # CUDA_VISIBLE_DEVICES chooses another one
 
 
@@ -107,7 +110,9 @@ def _open_on(
             progress,
         )
 
-    def load(serialized: bytes, kept: Path, digest: str) -> tuple[TensorRTEngine, str]:
+    def load(
+        serialized: bytes, kept: Path, digest: str, builder: str = ONNX
+    ) -> tuple[TensorRTEngine, str]:
         engine = TensorRTEngine(
             tensorrt,
             serialized,
@@ -117,24 +122,57 @@ def _open_on(
             selective_scan=scan_form(plugin) if has_scan(graph) else "none",
             path=kept,
         )
+        engine.builder = builder
         return engine, digest
 
-    engine, digest = EngineCache(options.cache_folder).obtain(keys, build_now, load, progress)
-    try:
-        name = _gate_name(artifact, options.precision, digest)
-        engine.gate = accept(engine, artifact, options, name, progress)
-    except BaseException:
-        engine.close()
-        raise
+    def accepted(engine: TensorRTEngine, digest: str) -> TensorRTEngine:
+        try:
+            name = _gate_name(artifact, options.precision, digest)
+            engine.gate = accept(engine, artifact, options, name, progress)
+        except BaseException:
+            engine.close()
+            raise
+        return engine
+
+    engine = _compiled_engine(artifact, keys[0], load, accepted)
+    if engine is None:
+        cache = EngineCache(options.cache_folder)
+        engine = accepted(*cache.obtain(keys, build_now, load, progress))
     _logger.info(
-        "engine: tensorrt %s in %s on %s, selective scan as %s, %s",
+        "engine: tensorrt %s in %s on %s, built from %s, selective scan as %s, %s",
         tensorrt.__version__,
         engine.precision,
         gpu.name,
+        engine.builder,
         engine.selective_scan,
         "one CUDA graph" if engine.captured else "no CUDA graph",
     )
     return engine
+
+
+def _compiled_engine(
+    artifact: Artifact,
+    key: EngineKey,
+    load: Callable[[bytes, Path, str, str], tuple[TensorRTEngine, str]],
+    accepted: Callable[[TensorRTEngine, str], TensorRTEngine],
+) -> TensorRTEngine | None:
+    """The engine that ``mmfusion compile`` put into the artifact, if there is one that serves.
+
+    Args:
+        artifact: perhaps with one.
+        key: of the engine that would be built from its graph.
+        load: opens an engine.
+        accepted: closes an engine and raises if it is too far from that graph.
+    """
+    compiled = dataclasses.replace(key, builder=_COMPILER, form=0)
+    try:
+        found = EngineCache(artifact.folder / _COMPILED).use_kept(
+            compiled, lambda engine, path, digest: load(engine, path, digest, _COMPILER)
+        )
+        return None if found is None else accepted(*found)
+    except EngineError as error:
+        _logger.warning("engine: not that of %s: %s", _COMPILER, error)
+        return None
 
 
 def import_tensorrt() -> Any:
@@ -204,6 +242,7 @@ def _keys(
 
     def key(*, hardware_compatible: bool) -> EngineKey:
         return EngineKey(
+            builder=ONNX,
             graph=artifact.reduced_digests.get(options.precision, artifact.digest),
             form=FORM,
             gpu="" if hardware_compatible else gpu.name,
