@@ -1,15 +1,11 @@
-"""Make the pictures of docs/outputs.md: what the bundled artifact makes of one courtyard frame.
+"""Make the pictures of docs/outputs.md: what bundled artifacts make of one courtyard frame.
 
 python scripts/output_pictures.py [--frame NUMBER] [--out FOLDER]
-
-The boxes are the ground truth of the courtyard, drawn as detections are: no trained detector is
-bundled.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -18,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mmfusion_ros.core.artifact import open_artifact
-from mmfusion_ros.core.detections import Detections
+from mmfusion_ros.core.artifact import Artifact, open_artifact
 from mmfusion_ros.core.engines import open_engine
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Companion, Frame, FrameSet, Modality, SourceImage
@@ -33,14 +28,14 @@ from mmfusion_ros.evaluation import rgb_picture, thermal_picture
 ROOT = Path(__file__).resolve().parent.parent
 COURTYARD = ROOT / "data" / "courtyard"
 ARTIFACT = ROOT / "artifacts" / "rgbdt_tiny_640x480"
-CLASSES = ("person", "car")
+DETECTOR = ROOT / "artifacts" / "efficientmfd_lite0_640x480"
+MIN_SCORE = 0.3
 FRAMES = 40
 WIDTH = 400  # of a picture in the documentation
 
 
-def run_until(number: int) -> Results:
-    """What the bundled artifact makes of a frame, after those before it as on a robot."""
-    artifact = open_artifact(ARTIFACT)
+def run_until(number: int, artifact: Artifact) -> Results:
+    """What an artifact makes of a frame, after those before it as on a robot."""
     sizes = {modality: artifact.image_size(modality) for modality in artifact.encodings}
     playback = open_playback(COURTYARD, sizes=sizes, frames=number + 1)
     taken: dict[Modality, list[Frame]] = {modality: [] for modality in Modality}
@@ -48,7 +43,9 @@ def run_until(number: int) -> Results:
         taken[picture.modality].append(frame_of(picture))
     sets = zip(*(taken[modality] for modality in Modality), strict=True)
     with open_engine(artifact) as engine:
-        pipeline = Pipeline(artifact, engine, load_rig(ROOT / "calibration" / "demo.yaml"))
+        pipeline = Pipeline(
+            artifact, engine, load_rig(ROOT / "calibration" / "demo.yaml"), MIN_SCORE
+        )
         for rgb, depth, thermal in tqdm(sets, total=number + 1, unit="frame"):
             companions = (Companion(frame, None, 0) for frame in (depth, thermal))
             results = pipeline.run(FrameSet(rgb, *companions))
@@ -68,23 +65,6 @@ def frame_of(picture: Picture) -> Frame:
     return Frame(picture.modality, picture.due_ns, f"{picture.modality}_optical_frame", image)
 
 
-def truth_as_detections(number: int) -> Detections:
-    """The ground truth of a frame in the place of detections, each of score 1."""
-    content = json.loads((COURTYARD / "boxes.json").read_text())
-    stems = {entry["id"]: Path(entry["file_name"]).stem for entry in content["images"]}
-    names = {entry["id"]: entry["name"] for entry in content["categories"]}
-    here = [e for e in content["annotations"] if stems[e["image_id"]] == f"{number:06d}"]
-    corners = np.array([entry["bbox"] for entry in here], np.float32).reshape(-1, 4)
-    corners[:, 2:] += corners[:, :2]
-    return Detections(
-        boxes=corners,
-        scores=np.ones(len(here), np.float32),
-        classes=np.array([CLASSES.index(names[e["category_id"]]) for e in here], np.int32),
-        # The z of the middle of the 3-D box: metres along the optical axis.
-        depths=np.array([entry["center"][2] for entry in here], np.float32),
-    )
-
-
 def main() -> int:
     """Run the command; returns its exit status."""
     parser = argparse.ArgumentParser(description="Make the pictures of docs/outputs.md.")
@@ -99,8 +79,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
     options = parser.parse_args()
     try:
-        results = run_until(options.frame)
-        boxes = truth_as_detections(options.frame)
+        artifact, detector = open_artifact(ARTIFACT), open_artifact(DETECTOR)
+        results = run_until(options.frame, artifact)
+        detected = run_until(options.frame, detector)
     except MmfusionError as error:
         print(f"output_pictures: {error}", file=sys.stderr)
         return 1
@@ -109,8 +90,8 @@ def main() -> int:
         "registered_thermal": thermal_picture(results),
         "fused": results.fused,
         "saliency": results.saliency,
-        "overlay": draw_overlay(results.fused, results.saliency, None, CLASSES),
-        "detections_ground_truth": draw_overlay(results.fused, None, boxes, CLASSES),
+        "overlay": draw_overlay(results.fused, results.saliency, None, ()),
+        "detections": draw_overlay(detected.fused, None, detected.detections, detector.classes),
     }
     options.out.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():

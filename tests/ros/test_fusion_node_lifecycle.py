@@ -376,7 +376,7 @@ def set_parameter(peer, name, value):
 def test_parameters_at_run_time(peer, files):
     with running(**files, autostart=True) as node:
         peer.until(lambda: peer.state() == "active", "autostart")
-        assert node._loaded.pipeline.min_score == 0.5
+        assert node._loaded.pipeline.min_score == 0.3
         stream = node._worker._synchronizer._depth
         assert set_parameter(peer, "min_score", 0.25).successful
         assert node._loaded.pipeline.min_score == 0.25

@@ -147,7 +147,7 @@ class Settings:
         read_only=False,
     )
     min_score: float = _parameter(
-        0.5,
+        0.3,
         "detections that score less are left out",
         limits=(0.0, 1.0),
         read_only=False,
