@@ -366,22 +366,38 @@ def test_training_writes_weights_that_fit_the_model(recording, tmp_path):
 
 def test_training_starts_from_pretrained_weights_and_keeps_their_origin(recording, tmp_path):
     network = timm.create_model("mobilenetv3_small_100")
-    files = [tmp_path / f"{name}.safetensors" for name in ("first", "second")]
-    for file in files:
-        network.reset_classifier(1000)  # of fresh weights, so the files differ
-        save_file(network.state_dict(), file)
+    file = tmp_path / "pretrained.safetensors"
+    save_file(network.state_dict(), file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     out = tmp_path / "out"
-    still = ("loop.steps=1", "optimiser.learning_rate=1e-30")
-    train(recording, out, *still, f"backbone_weights={files[0]}")
+    still = ("loop.steps=2", "optimiser.learning_rate=1e-30", f"backbone_weights={file}")
+    train(recording, out, *still, resume=True)  # there is nothing yet to go on from
     found = load_file(out / "model.safetensors")
     assert torch.equal(found["features.body.conv_stem.weight"], network.conv_stem.weight)
-    record = json.loads((out / "record.json").read_text())
-    assert record["backbone_sha256"] == hashlib.sha256(files[0].read_bytes()).hexdigest()
-    files[1].replace(files[0])
-    with pytest.raises(
-        DataError, match=r"state\.pt is of another training; it differs in backbone"
-    ):
-        train(recording, out, *still, f"backbone_weights={files[0]}", resume=True)
+    assert json.loads((out / "record.json").read_text())["backbone_sha256"] == digest
+    file.unlink()  # the state has all that it takes
+    (out / "record.json").unlink()
+    train(recording, out, *still, resume=True)
+    assert json.loads((out / "record.json").read_text())["backbone_sha256"] == digest
+
+
+def test_a_whole_network_to_start_from_needs_no_weights_of_its_backbone(recording, tmp_path):
+    initial = tmp_path / "initial.safetensors"
+    save_file(mmfusion.create_model("efficientmfd_tiny").state_dict(), initial)
+    changes = [*SMALL, "loop.steps=1", f"backbone_weights={tmp_path / 'absent.pth'}"]
+    content = load_recipe("efficientmfd_tiny", changes)
+    run.train(content, run.Places([recording], [], tmp_path / "out", initial))
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert "initial_sha256" in record
+    assert "backbone_sha256" not in record
+
+
+def test_the_rate_that_is_logged_is_not_that_of_the_backbone(recording, tmp_path):
+    rates = ("optimiser.learning_rate=0.25", "optimiser.backbone_rate=0.5")
+    (row,) = train(
+        recording, tmp_path / "out", *rates, "optimiser.schedule=constant", "loop.steps=1"
+    )
+    assert row["learning_rate"] == 0.25
 
 
 @pytest.mark.parametrize(("every", "aligned"), [(0, []), (1, [1, 2, 3]), (2, [2])])

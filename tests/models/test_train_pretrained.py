@@ -109,10 +109,23 @@ def test_none_leaves_the_backbone_fresh():
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
 
 
+def test_a_backbone_that_is_kept_as_it_is_must_not_be_fresh():
+    with pytest.raises(ModelError, match=r"'none', but .* of resnet18 as they are; .*--initial"):
+        start_backbone(create_model("efficientmfd_r18"), "none")
+
+
+@pytest.mark.parametrize("name", ["resnet_fifty", "resnet18.no_tag"])
+def test_wrong_names_are_told(tmp_path, name):
+    _, path = whole_network(SMALL, tmp_path)
+    with pytest.raises(ModelError, match=f"timm has no .*'{name}'"):
+        load_pretrained(name, path)
+
+
 def test_weights_that_are_missing_or_of_another_network_are_told(tmp_path):
     network = create_model("efficientmfd_tiny")
-    with pytest.raises(ModelError, match=r"no checkpoint at .*absent\.pth"):
-        start_backbone(network, str(tmp_path / "absent.pth"))
+    told = r"'cathced', which is no file; .* weights of mobilenetv3_small_100, 'cached' or 'none'"
+    with pytest.raises(ModelError, match=told):
+        start_backbone(network, "cathced")
     _, path = whole_network(SMALL, tmp_path)
     with pytest.raises(ModelError, match=r"does not fit mobilenetv3_small_100"):
         start_backbone(network, str(path))

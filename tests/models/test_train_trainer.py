@@ -218,7 +218,7 @@ def test_the_published_objective_asks_a_classifier(pairs, tmp_path, monkeypatch)
     record = json.loads((tmp_path / "out" / "record.json").read_text())
     assert len(record["classifier_sha256"]) == 64
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(ModelError, match=r"no weights of the classifier resnet50\.tv_in1k; looked"):
+    with pytest.raises(ModelError, match=r"no weights of resnet50\.tv_in1k; looked"):
         train(pairs, tmp_path / "without", "objective={kind: s4fusion}")
     assert not (tmp_path / "without").exists()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfusion.efficientmfd.network import EfficientMFD
+from mmfusion.errors import ModelError
 from mmfusion.haf.network import HAF
 from mmfusion.train.pretrained import load_pretrained
 
@@ -25,12 +26,22 @@ def start_backbone(network: EfficientMFD | HAF, weights: str) -> dict[str, Any]:
         What was loaded, for the record of a training.
 
     Raises:
-        ModelError: if there are no weights, or they do not fit.
+        ModelError: if there are no weights, they do not fit, or the network needs some.
     """
     if weights == FRESH:
+        if isinstance(network, EfficientMFD) and network.config.frozen_start:
+            raise ModelError(
+                f"backbone_weights is {FRESH!r}, but the network keeps stem and batch norms of "
+                f"{network.config.backbone} as they are; expected a file of pretrained weights or "
+                f"{CACHED!r}: name one, or start from a whole network by --initial"
+            )
         return {}
-    pretrained = load_pretrained(
-        network.config.backbone, None if weights == CACHED else Path(weights)
-    )
+    path = None if weights == CACHED else Path(weights)
+    if path is not None and not path.is_file():
+        raise ModelError(
+            f"backbone_weights is {weights!r}, which is no file; expected a file of weights of "
+            f"{network.config.backbone}, {CACHED!r} or {FRESH!r}"
+        )
+    pretrained = load_pretrained(network.config.backbone, path, advice=" (backbone_weights)")
     network.start_from(pretrained.network)
     return {"backbone_sha256": pretrained.sha256}

@@ -49,7 +49,9 @@ class Classifier(nn.Module):
         self.name = name
         config = pretrained_config(name)
         _check_stages(name, config)
-        pretrained = load_pretrained(name, weights)
+        pretrained = load_pretrained(
+            name, weights, advice=" (classifier_weights), or do without (classifier: none)"
+        )
         self.network: Any = pretrained.network
         self.weights, self.sha256 = pretrained.weights, pretrained.sha256
         for statistic in ("mean", "std"):

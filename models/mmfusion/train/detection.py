@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from mmfusion.metrics import JudgedBoxes, average_precision, detection_library
 from mmfusion.registry import create_model
 from mmfusion.train import detection_losses, joint_fusion_losses
 from mmfusion.train.augmentation import Augmentation, augment, to_sample
-from mmfusion.train.backbone_start import FRESH, start_backbone
+from mmfusion.train.backbone_start import FRESH
 from mmfusion.train.box_noise import noisy_latents
 from mmfusion.train.boxed_pairs import BoxedPair, load_boxed_pairs
 from mmfusion.train.degradation import Degradation, degrade
@@ -45,7 +45,8 @@ class DetectionRecipe:
         model: name for `create_model`.
         loop: how training runs.
         optimiser: how weights follow gradients.
-        backbone_weights: what the backbone starts from, see `start_backbone`.
+        backbone_weights: what the backbone starts from, unless a training
+            starts from a whole network; see `start_backbone`.
         size: (height, width) of the samples.
         detection_weight, fusion_weight: of the two tasks; with 0 the other is learnt alone.
         fusion_share: of each part of a batch, the share that fusion is learnt from; it is half
@@ -123,7 +124,6 @@ class DetectionTask:
         self._recipe = recipe
         # A sixth faster on CPUs.
         network = cast("EfficientMFD", create_model(recipe.model))
-        self.facts = start_backbone(network, recipe.backbone_weights)
         self.network: nn.Module = network.to(memory_format=torch.channels_last)
         self._classes = network.config.classes
         self._proposals = network.config.proposals
@@ -134,6 +134,7 @@ class DetectionTask:
             pairs = load_boxed_pairs(validation, self._classes)
             self._validated = pairs.some(recipe.loop.validate_samples)
         self.names = self._pairs.names
+        self.facts: dict[str, Any] = {}
         self.align_every = recipe.align_every
 
     def sample(self, item: int, step: int, rng: np.random.Generator) -> tuple[Sample, Start]:  # noqa: ARG002 (the protocol's)

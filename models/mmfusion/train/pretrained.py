@@ -59,11 +59,12 @@ def pretrained_config(name: str) -> dict[str, Any]:
     return values
 
 
-def load_pretrained(name: str, weights: Path | None = None) -> Pretrained:
+def load_pretrained(name: str, weights: Path | None = None, *, advice: str = "") -> Pretrained:
     """Build a network of timm and load its weights.
 
     Args:
         name: of the network, with a tag for certain weights, such as "resnet50.a1_in1k".
+        advice: what else to do if there are no weights, for the message.
         weights: safetensors or PyTorch file, of timm, or of another implementation that has the
             same layers in the same order under other names; by default those of the name, from
             the caches of Hugging Face and PyTorch.
@@ -72,12 +73,13 @@ def load_pretrained(name: str, weights: Path | None = None) -> Pretrained:
         ModelError: if timm has no such network, or its weights are nowhere to be found,
             unreadable or do not fit.
     """
-    path = weights or _cached_weights(name)
+    path = weights or _cached_weights(name, pretrained_config(name), advice)
     tensors = read_tensors(path)
     if not tensors:  # timm would take this as the order to fetch them
         raise ModelError(f"{path} holds no tensors; expected the weights of {name}")
-    overlay = {"state_dict": _in_own_names(name, tensors)}
+    pretrained_config(name)  # or timm would tell of a wrong name, in its way
     try:
+        overlay = {"state_dict": _in_own_names(name, tensors)}
         network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     except (RuntimeError, KeyError) as error:
         reason = textwrap.shorten(" ".join(str(error).splitlines()[1:]) or str(error), 200)
@@ -85,14 +87,13 @@ def load_pretrained(name: str, weights: Path | None = None) -> Pretrained:
     return Pretrained(network, path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def _cached_weights(name: str) -> Path:
+def _cached_weights(name: str, config: dict[str, Any], advice: str) -> Path:
     """Where earlier downloads of timm, torchvision or the user left the weights.
 
     Raises:
         ModelError: if they did nowhere, saying how to go on.
     """
-    config = pretrained_config(name)
-    looked, advice = [], ""
+    looked, fetch = [], ""
     repository, url = config.get("hf_hub_id"), config.get("url")
     if repository:
         for file in _HUB_FILES:
@@ -100,7 +101,7 @@ def _cached_weights(name: str) -> Path:
             if isinstance(found, str):
                 return Path(found)
         looked.append(f"{repository} in {constants.HF_HUB_CACHE}")
-        advice = f"fetch them with: hf download {repository} {_HUB_FILES[0]}; or "
+        fetch = f"fetch them with: hf download {repository} {_HUB_FILES[0]}; or "
     if url:
         folder = Path(str(torch.hub.get_dir())) / "checkpoints"
         path = folder / str(url).rpartition("/")[2]
@@ -108,8 +109,8 @@ def _cached_weights(name: str) -> Path:
             return path
         looked.append(str(path))
     raise ModelError(
-        f"no weights of {name}; looked for {' and '.join(looked) or 'none'}; {advice}give a file "
-        "of them, or do without them: choose none"
+        f"no weights of {name}; looked for {' and '.join(looked) or 'none'}; {fetch}give a file "
+        f"of them{advice}"
     )
 
 

@@ -7,16 +7,17 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from mmfusion.checkpoint import load_checkpoint
 from mmfusion.errors import DataError
 from mmfusion.registry import Role, list_models
+from mmfusion.train.backbone_start import start_backbone
 from mmfusion.train.detection import DetectionRecipe, DetectionTask
 from mmfusion.train.fusion import FusionRecipe, FusionTask
-from mmfusion.train.output import RECIPE, refuse_overwriting
+from mmfusion.train.output import RECIPE, STATE, refuse_overwriting
 from mmfusion.train.processes import joined
 from mmfusion.train.recipes import check_recipe, write_recipe
 from mmfusion.train.saliency import SaliencyRecipe, SaliencyTask
@@ -29,7 +30,9 @@ _KINDS: dict[Role, tuple[type[Any], Callable[..., Task]]] = {
     Role.DETECTION: (DetectionRecipe, DetectionTask),
 }
 # What may change when an interrupted training goes on: nothing that a step depends on.
-_FREE = frozenset({"loop.save_every", "loop.validate_every", "loop.validate_samples"})
+_FREE = frozenset(
+    {"loop.save_every", "loop.validate_every", "loop.validate_samples", "backbone_weights"}
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ def train(
         task = create(recipe, places.data, places.validation)
         if places.initial is not None:
             task.facts["initial_sha256"] = load_checkpoint(task.network, places.initial)
+        elif not (resume and (places.out / STATE).exists()) and hasattr(recipe, "backbone_weights"):
+            task.facts |= start_backbone(cast("Any", task.network), recipe.backbone_weights)
         places.out.mkdir(parents=True, exist_ok=True)
         trainer = Trainer(task, recipe, places.out, processes, _identity(recipe, task))
         if resume:
@@ -121,6 +126,5 @@ def _identity(recipe: Any, task: Task) -> dict[str, Any]:
     return {
         **flat,
         "initial": task.facts.get("initial_sha256"),
-        "backbone": task.facts.get("backbone_sha256"),
         "data": hashlib.sha256(names.encode()).hexdigest(),
     }

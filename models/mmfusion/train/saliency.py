@@ -23,7 +23,7 @@ from mmfusion.metrics import compare_saliency, saliency_library
 from mmfusion.registry import create_model
 from mmfusion.saliency_scenes import scenes_with_branch, see_scene, truth_of
 from mmfusion.train.augmentation import haf_sample
-from mmfusion.train.backbone_start import FRESH, start_backbone
+from mmfusion.train.backbone_start import FRESH
 from mmfusion.train.degradation import Degradation, degrade
 from mmfusion.train.lazy import LazySequence
 from mmfusion.train.processes import Processes
@@ -45,7 +45,8 @@ class SaliencyRecipe:
         model: name for `create_model`.
         loop: how training runs.
         optimiser: how weights follow gradients.
-        backbone_weights: what both backbones start from, see `start_backbone`.
+        backbone_weights: what both backbones start from, unless a training
+            starts from a whole network; see `start_backbone`.
         near_m, far_m: metric range of depth, see `DepthRange`.
         augmentation: "window": a window of at least 0.6 of each side, perhaps mirrored, in other
             light; "haf": as published, see `haf_sample`.
@@ -90,8 +91,8 @@ class SaliencyTask:
             saliency_library()
             self._validated = load_scenes(validation).some(recipe.loop.validate_samples)
         self.names = self._scenes.names
+        self.facts: dict[str, Any] = {}
         network = cast("HAF", create_model(recipe.model))
-        self.facts = start_backbone(network, recipe.backbone_weights)
         self._size = network.config.input_size
         # Convolutional backbones take 0.6 of the time on CPUs.
         self.network: nn.Module = network.to(memory_format=torch.channels_last)

@@ -121,6 +121,7 @@ class Trainer:
             self._average.load_state_dict(state["average"])
         self._done, self._best = state["step"], state["best"]
         self._seconds = state["seconds"]
+        self._task.facts = {**state["facts"], **self._task.facts}
 
     def run(self, workers: int = 0) -> None:
         """Train to the last step.
@@ -266,6 +267,7 @@ class Trainer:
                 "step": self._done,
                 "best": float(self._best),
                 "seconds": self._seconds,
+                "facts": self._task.facts,
                 "network": self._network.state_dict(),
                 "optimiser": self._optimiser.state_dict(),
                 "schedule": self._schedule.state_dict(),
