@@ -17,10 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 def pytest_configure(config: pytest.Config) -> None:
     """Give each test process a ROS domain and caches of its own, before anything is started."""
     if "PYTEST_XDIST_WORKER" in os.environ or "ROS_DOMAIN_ID" not in os.environ:
-        find = runpy.run_path(str(ROOT / "scripts" / "free_ros_domain.py"))["free_domain"]
-        part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-        parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-        os.environ["ROS_DOMAIN_ID"] = str(find(part, parts))
+        script = runpy.run_path(str(ROOT / "scripts" / "free_ros_domain.py"))
+        domain, claim = script["claim_domain"]()
+        config.add_cleanup(claim.close)
+        os.environ["ROS_DOMAIN_ID"] = str(domain)
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     # Neither is what the user's own runs have left used, nor is anything left to them.
     caches = tempfile.TemporaryDirectory(prefix="mmfusion_tests_", ignore_cleanup_errors=True)
