@@ -132,8 +132,11 @@ def appeared(observer):
 @pytest.fixture
 def empty_domain(repo_root, monkeypatch):
     """One in which no other test has left anything."""
-    find = runpy.run_path(str(repo_root / "scripts" / "free_ros_domain.py"))["free_domain"]
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(find()))
+    script = runpy.run_path(str(repo_root / "scripts" / "free_ros_domain.py"))
+    domain, claim = script["claim_domain"]()
+    with claim:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+        yield
 
 
 @pytest.mark.usefixtures("empty_domain")
