@@ -6,7 +6,13 @@ import pytest
 
 from mmfusion_ros.core.engines import Cancelled
 from mmfusion_ros.core.errors import ArtifactError, EngineError
-from mmfusion_ros.core.guarded_pipeline import BACK_OFF, STEADY, EngineState, GuardedPipeline
+from mmfusion_ros.core.guarded_pipeline import (
+    BACK_OFF,
+    LONGEST_GAP,
+    STEADY,
+    EngineState,
+    GuardedPipeline,
+)
 
 
 class Engine:
@@ -196,6 +202,29 @@ def test_standing_still_is_no_running_well():
         bench.now += 3600
     bench.guarded.run("x")
     assert bench.reasons == ["out of steam"]
+
+
+def test_what_fails_after_few_runs_is_given_up_however_rare_they_are():
+    bench = Bench("good", fallback="good")
+    for _ in range(len(BACK_OFF) + 1):
+        assert bench.reasons == []
+        for fails in (False, False, True):
+            bench.guarded.pipeline.fails = fails
+            bench.guarded.run("x")
+            bench.now += 20
+    bench.guarded.run("x")
+    assert bench.reasons == ["out of steam"]
+
+
+def test_an_engine_that_runs_well_seldom_has_all_patience_again():
+    bench = Bench("good", fallback="good")
+    for _ in range(3 * len(BACK_OFF)):
+        bench.guarded.pipeline.fails = True
+        assert bench.guarded.run("x") is None
+        for _ in range(round(STEADY / LONGEST_GAP) + 1):
+            bench.now += 20
+            assert bench.guarded.run("x") == "x"
+    assert bench.reasons == []
 
 
 def test_failures_are_logged_once_each(caplog):

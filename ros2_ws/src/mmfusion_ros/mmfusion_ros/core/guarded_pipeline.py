@@ -22,6 +22,8 @@ BACK_OFF = (0.1, 0.5, 2.0, 5.0, 10.0)
 # Seconds that it has to run well for its attempts to be forgotten: some engines open, run a few
 # times and fail again, without end.
 STEADY = 10.0
+# What counts of the seconds between two runs: an engine at rest proves nothing.
+LONGEST_GAP = 1.0
 
 
 class EngineState(str, Enum):
@@ -85,7 +87,8 @@ class GuardedPipeline:
         self.failures = 0
         self.skipped = 0
         self._attempts = 0  # since it last ran steadily
-        self._well_since = math.inf  # the first run that went well since it was opened
+        self._ran_well = 0.0  # seconds since it was opened
+        self._ran_at = math.inf  # the last run since it was opened; never before the first
         self._retry_at = 0.0
 
     def run(self, frames: FrameSet) -> Results | None:
@@ -102,8 +105,9 @@ class GuardedPipeline:
             self._note_failure(error)
             return None
         now = self._clock()
-        self._well_since = min(self._well_since, now)
-        if now - self._well_since >= STEADY:
+        self._ran_well += min(max(now - self._ran_at, 0.0), LONGEST_GAP)
+        self._ran_at = now
+        if self._ran_well >= STEADY:
             self._attempts = 0
         self.problem = ""
         return results
@@ -141,7 +145,7 @@ class GuardedPipeline:
 
     def _note_failure(self, error: Exception) -> None:
         self.failures += 1
-        self._well_since = math.inf
+        self._ran_well, self._ran_at = 0.0, math.inf
         self.problem = str(error) or repr(error)
         self.pipeline.engine.close()
         if isinstance(error, ArtifactError):
