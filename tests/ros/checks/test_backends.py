@@ -30,12 +30,23 @@ def test_every_backend_is_told(monkeypatch):
     assert finding.values["tensorrt"] == "no: no CUDA driver"
 
 
-def test_a_driver_that_fails_is_told(monkeypatch):
-    def fail():
-        raise CudaDriverError("the CUDA driver answers cuInit with CUDA_ERROR_UNKNOWN (999)")
+def failing_driver():
+    raise CudaDriverError("the CUDA driver answers cuInit with CUDA_ERROR_UNKNOWN (999)")
 
-    monkeypatch.setattr(backends, "cuda_devices", fail)
-    assert "no: the CUDA driver answers cuInit with CUDA_ERROR_UNK" in found().values["tensorrt"]
+
+def test_a_driver_that_fails_is_a_warning(monkeypatch):
+    monkeypatch.setattr(backends, "cuda_devices", failing_driver)
+    finding = found()
+    assert finding.level == "warning"
+    assert is_helpful(finding)
+    assert "no: the CUDA driver answers cuInit with CUDA_ERROR_UNK" in finding.values["tensorrt"]
+    assert finding.values["tensorrt"] in finding.found
+
+
+def test_without_onnxruntime_a_driver_that_fails_is_an_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr(backends, "cuda_devices", failing_driver)
+    assert found().level == "error"
 
 
 def test_the_precisions_of_openvino_are_told():

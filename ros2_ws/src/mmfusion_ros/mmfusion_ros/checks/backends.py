@@ -16,26 +16,40 @@ class _UnusableError(Exception):
 
 
 def check_backends(_setup: Setup) -> Iterator[Finding]:
-    """Each backend: its version, or why it is of no use; those that are optional are no fault."""
-    states, usable = {}, []
+    """Each backend: its version, or why it is of no use; those that are optional are no fault.
+
+    A CUDA driver that fails is one: there is a GPU that somebody means to use.
+    """
+    states, usable, driver_fails = {}, [], False
     for name, probe in _PROBES.items():
         try:
             states[name] = probe()
             usable.append(name)
-        except _UnusableError as error:
+        except (_UnusableError, CudaDriverError) as error:
             states[name] = f"no: {error}"
+            driver_fails = driver_fails or isinstance(error, CudaDriverError)
     found = "; ".join(f"{name} {state}" for name, state in states.items())
-    if "onnxruntime" in usable:
+    if "onnxruntime" not in usable:
+        yield Finding(
+            "engine.backends",
+            Level.ERROR,
+            found,
+            "onnxruntime, which runs every artifact and is what others are compared with",
+            "pip install onnxruntime",
+            states,
+        )
+    elif driver_fails:
+        yield Finding(
+            "engine.backends",
+            Level.WARNING,
+            found,
+            "a CUDA driver that answers, where there is one",
+            "restart after an update of the driver, else install NVIDIA's driver again; the CPU "
+            "computes meanwhile",
+            states,
+        )
+    else:
         yield ok("engine.backends", found, **states)
-        return
-    yield Finding(
-        "engine.backends",
-        Level.ERROR,
-        found,
-        "onnxruntime, which runs every artifact and is what others are compared with",
-        "pip install onnxruntime",
-        states,
-    )
 
 
 def _onnxruntime() -> str:
@@ -52,10 +66,7 @@ def _openvino() -> str:
 
 
 def _tensorrt() -> str:
-    try:
-        devices, reason = cuda_devices()
-    except CudaDriverError as error:
-        raise _UnusableError(str(error)) from error
+    devices, reason = cuda_devices()
     if not devices:
         raise _UnusableError(reason)
     # Imported only where there is a driver: its own probing would end the process elsewhere.
