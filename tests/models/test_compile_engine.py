@@ -259,11 +259,26 @@ def test_another_graph_does_not_use_it(artifact, robot):
         assert engine.builder == "onnx"
 
 
-def test_a_damaged_one_is_not_used(engine_file, robot, caplog):
+def cut(engine_file):
     engine_file.write_bytes(engine_file.read_bytes()[:-1])
+
+
+def put_a_file_in_the_way(engine_file):
+    shutil.rmtree(engine_file.parent)
+    engine_file.parent.touch()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [(cut, r"it has \d+ bytes, expected \d+"), (put_a_file_in_the_way, ".*/engines is no folder")],
+)
+def test_a_damaged_one_is_not_used(engine_file, robot, caplog, damage, reason):
+    damage(engine_file)
     with robot() as engine:
         assert engine.builder == "onnx"
-    assert f"{engine_file} cannot be used" in caplog.text
+    (record,) = caplog.records
+    told = re.escape(f"{engine_file} cannot be used: ") + reason
+    assert re.search(f"{told}; compile it again, or delete it$", record.getMessage())
 
 
 def test_both_houses_build_with_the_same_settings():

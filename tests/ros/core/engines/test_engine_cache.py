@@ -150,6 +150,14 @@ def test_what_cannot_be_used_is_built_anew_other_failures_are_told(cache, caplog
     assert "of another driver; building it anew" in caplog.text
 
 
+def test_who_asks_says_what_is_done_about_an_unusable_one(cache, caplog):
+    cut(*kept(cache))
+    assert cache.use_kept(KEY, whole, "delete it") is None
+    (record,) = caplog.records
+    assert record.getMessage().endswith("it has 8999 bytes, expected 9000; delete it")
+    assert cache.engine_path(KEY).exists()
+
+
 def test_any_of_several_keys_serves_and_the_first_is_built(cache):
     other = dataclasses.replace(KEY, gpu="")
     kept(cache, other, b"compatible")
@@ -174,6 +182,7 @@ def test_a_folder_that_cannot_be_written_serves_and_costs_a_build(tmp_path, capl
     (tmp_path / "engines").write_text("a file is in the way")
     cache = EngineCache(tmp_path / "engines")
     assert cache.obtain([KEY], lambda: ENGINE, whole) == ENGINE
+    assert f"{tmp_path / 'engines'} is no folder; building it anew" in caplog.text
     assert "building for this run alone" in caplog.text
 
 

@@ -22,10 +22,11 @@ from mmfusion_ros.core.errors import EngineError
 _logger = logging.getLogger(__name__)
 _Opened = TypeVar("_Opened")
 _LOOK_EVERY_S = 0.2
+_ANEW = "building it anew"
 
 
 class UnusableEngineError(EngineError):
-    """A built engine is not what it was taken for; another one is to be built."""
+    """A built engine is not what it was taken for, or does not fit this machine."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,11 @@ class EngineCache:
         key = keys[0]
         seen = self._stamp(key)
         for each in keys:
-            if (found := self.use_kept(each, use)) is not None:
+            if (found := self.use_kept(each, use, _ANEW)) is not None:
                 return found
         with self._alone(key, progress):
             # Another process may have written it between the look and the lock.
-            if self._stamp(key) != seen and (found := self.use_kept(key, use)) is not None:
+            if self._stamp(key) != seen and (found := self.use_kept(key, use, _ANEW)) is not None:
                 return found
             started = time.monotonic()
             engine = build()
@@ -134,18 +135,24 @@ class EngineCache:
         return status.st_ino, status.st_mtime_ns
 
     def use_kept(
-        self, key: EngineKey, use: Callable[[bytes, Path, str], _Opened]
+        self, key: EngineKey, use: Callable[[bytes, Path, str], _Opened], otherwise: str
     ) -> _Opened | None:
         """An engine from the folder; None, and a warning if it is unusable, where there is none.
 
-        Args and errors are those of `obtain`.
+        Args:
+            key: of the engine.
+            use: see `obtain`.
+            otherwise: what is done about an unusable one, or is to be done, for the warning.
+
+        Raises:
+            EngineError: from ``use``, but for UnusableEngineError.
         """
         path = self.engine_path(key)
         try:
             kept = self._load(key)
             return None if kept is None else use(kept[0], path, kept[1])
         except UnusableEngineError as error:
-            _logger.warning("engine: %s cannot be used: %s; building it anew", path, error)
+            _logger.warning("engine: %s cannot be used: %s; %s", path, error, otherwise)
             return None
 
     def _load(self, key: EngineKey) -> tuple[bytes, str] | None:
@@ -162,6 +169,8 @@ class EngineCache:
             if self.engine_path(key).exists():
                 raise UnusableEngineError("its writing was cut off") from None
             return None
+        except NotADirectoryError:
+            raise UnusableEngineError(f"{self._folder} is no folder") from None
         except OSError as error:
             raise UnusableEngineError(f"no description ({error.strerror})") from error
         except (ValueError, KeyError, TypeError) as error:

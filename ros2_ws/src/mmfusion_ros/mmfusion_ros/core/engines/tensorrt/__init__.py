@@ -167,7 +167,9 @@ def _compiled_engine(
     compiled = dataclasses.replace(key, builder=_COMPILER, form=0)
     try:
         found = EngineCache(artifact.folder / _COMPILED).use_kept(
-            compiled, lambda engine, path, digest: load(engine, path, digest, _COMPILER)
+            compiled,
+            lambda engine, path, digest: load(engine, path, digest, _COMPILER),
+            "compile it again, or delete it",
         )
         return None if found is None else accepted(*found)
     except EngineError as error:
