@@ -112,13 +112,14 @@ def engine_file(compiled, artifact):
 def robot(compiled, artifact, tmp_path):
     """Opens the artifact's engine as a robot does."""
 
-    def start(tensorrt=None, *, samples=True):
+    def start(tensorrt=None, *, samples=True, **changes):
         tensorrt = tensorrt or make_tensorrt()
         options = EngineOptions(
             backend="tensorrt",
             cache=tmp_path / "cache",
             samples=compiled.frames if samples else None,
             threads=1,
+            **changes,
         )
         return open_on(tensorrt, tensorrt.driver, open_artifact(artifact), options)
 
@@ -233,21 +234,40 @@ def test_one_that_is_too_far_is_left_aside(engine_file, robot, caplog):
     assert not tensorrt.driver.leaks
 
 
+def test_the_robot_runs_it_also_where_it_would_build_for_other_gpus(engine_file, robot):
+    with robot(hardware_compatible=True) as engine:
+        assert engine.path == engine_file
+
+
+def ignored(caplog):
+    """The one warning, that what was compiled does not serve."""
+    (record,) = (each for each in caplog.records if each.levelno == logging.WARNING)
+    assert re.search(r"no engine in .*/engines is for this graph", record.getMessage())
+    return record.getMessage()
+
+
 @pytest.mark.parametrize(
-    "other",
+    ("other", "difference"),
     [
-        {"gpu": dataclasses.replace(ORIN, name="Thor")},
-        {"gpu": dataclasses.replace(ORIN, compute_capability=(9, 0))},
-        {"version": "11.4.0.106"},
+        ({"gpu": dataclasses.replace(ORIN, name="Thor")}, "(gpu Orin, not Thor)"),
+        (
+            {"gpu": dataclasses.replace(ORIN, compute_capability=(9, 0))},
+            "(compute_capability [8, 7], not [9, 0])",
+        ),
+        (
+            {"version": "11.4.0.106"},
+            f"(library tensorrt {VERSION}, not tensorrt 11.4.0.106)",
+        ),
     ],
     ids=["gpu", "compute capability", "version"],
 )
-def test_another_machine_does_not_use_it(robot, other):
+def test_another_machine_does_not_use_it(engine_file, robot, other, difference, caplog):
     with robot(make_tensorrt(**other)) as engine:
         assert engine.builder == "onnx"
+    assert f"{engine_file.name} {difference}; compile again" in ignored(caplog)
 
 
-def test_another_graph_does_not_use_it(artifact, robot):
+def test_another_graph_does_not_use_it(artifact, robot, caplog):
     model = onnx.load(artifact / "graph.onnx")
     model.doc_string = "another"
     encoded = model.SerializeToString()
@@ -257,6 +277,7 @@ def test_another_graph_does_not_use_it(artifact, robot):
     (artifact / "manifest.json").write_text(json.dumps(manifest))
     with robot() as engine:
         assert engine.builder == "onnx"
+    assert "(graph " in ignored(caplog)
 
 
 def cut(engine_file):

@@ -158,6 +158,20 @@ def test_who_asks_says_what_is_done_about_an_unusable_one(cache, caplog):
     assert cache.engine_path(KEY).exists()
 
 
+def test_engines_of_other_keys_are_told_apart(cache):
+    assert cache.others(KEY) == []
+    other = dataclasses.replace(KEY, graph="1" * 64, gpu="Thor")
+    path, _ = kept(cache, other)
+    nameless, description = kept(cache, dataclasses.replace(KEY, precision="fp16"))
+    description.unlink()
+    difference = f"graph {'1' * 12}, not {'0' * 12}, gpu Thor, not Orin"
+    assert cache.others(KEY) == sorted(
+        [f"{path.name} ({difference})", f"{nameless.name} (its description cannot be read)"]
+    )
+    kept(cache)
+    assert cache.others(KEY) == []
+
+
 def test_any_of_several_keys_serves_and_the_first_is_built(cache):
     other = dataclasses.replace(KEY, gpu="")
     kept(cache, other, b"compatible")

@@ -304,6 +304,17 @@ def test_what_was_measured_is_against_one_graph_in_fp32(bench, tmp_path):
     assert bench.tensorrt.builds == 1
 
 
+def test_what_was_compiled_is_looked_for_in_fp32_alone(bench, caplog):
+    compiled = bench.artifact.folder / "engines/another.engine"
+    compiled.parent.mkdir()
+    compiled.touch()
+    bench.open(samples=bench.samples).close()
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+    bench.open(precision="fp32").close()
+    (warning,) = (each for each in caplog.records if each.levelno >= logging.WARNING)
+    assert "another.engine (its description cannot be read); compile again" in warning.getMessage()
+
+
 def test_what_misses_the_tolerances_is_closed(bench):
     bench.reduce(off_by=9)
     for samples in (bench.samples, None):

@@ -155,6 +155,18 @@ class EngineCache:
             _logger.warning("engine: %s cannot be used: %s; %s", path, error, otherwise)
             return None
 
+    def others(self, key: EngineKey) -> list[str]:
+        """The engines under other keys, and in what they differ: ``X.engine (gpu Thor, not Orin)``.
+
+        Empty if there is one under this key, usable or not.
+        """
+        if self.engine_path(key).exists() or self.description_path(key).exists():
+            return []
+        return [
+            f"{path.name} ({_difference(path.with_suffix('.json'), key)})"
+            for path in sorted(self._folder.glob("*.engine"))
+        ]
+
     def _load(self, key: EngineKey) -> tuple[bytes, str] | None:
         """The engine and its SHA-256; None if there is none.
 
@@ -242,6 +254,23 @@ class EngineCache:
             for path in self._folder.glob(f".{final.name}.*"):
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+
+def _difference(description: Path, key: EngineKey) -> str:
+    """In what an engine differs from a key, for people."""
+    try:
+        told = dict(json.loads(description.read_text(encoding="utf-8"))["key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its description cannot be read"
+    return ", ".join(
+        f"{name} {_brief(name, told.get(name))}, not {_brief(name, wanted)}"
+        for name, wanted in key.document.items()
+        if told.get(name) != wanted
+    )
+
+
+def _brief(part: str, value: object) -> str:
+    return str(value)[:12] if part in {"graph", "plugin"} else str(value)  # digests
 
 
 def _wait_for_lock(descriptor: int, path: Path, progress: Progress | None) -> bool:

@@ -134,7 +134,9 @@ def _open_on(
             raise
         return engine
 
-    engine = _compiled_engine(artifact, keys[0], load, accepted)
+    engine = None
+    if options.precision == "fp32":  # nothing else is compiled
+        engine = _compiled_engine(artifact, _compiled_key(keys[0], gpu), load, accepted)
     if engine is None:
         cache = EngineCache(options.cache_folder)
         engine = accepted(*cache.obtain(keys, build_now, load, progress))
@@ -150,6 +152,17 @@ def _open_on(
     return engine
 
 
+def _compiled_key(key: EngineKey, gpu: Gpu) -> EngineKey:
+    """Of the engine that ``mmfusion compile`` makes, which is of one GPU whatever is built here.
+
+    Args:
+        key: of an engine that would be built from the graph.
+        gpu: at hand.
+    """
+    settings = dataclasses.asdict(BuilderSettings())
+    return dataclasses.replace(key, builder=_COMPILER, form=0, gpu=gpu.name, settings=settings)
+
+
 def _compiled_engine(
     artifact: Artifact,
     key: EngineKey,
@@ -160,14 +173,22 @@ def _compiled_engine(
 
     Args:
         artifact: perhaps with one.
-        key: of the engine that would be built from its graph.
+        key: of the engine that serves.
         load: opens an engine.
         accepted: closes an engine and raises if it is too far from that graph.
     """
-    compiled = dataclasses.replace(key, builder=_COMPILER, form=0)
+    folder = artifact.folder / _COMPILED
+    compiled = EngineCache(folder)
+    if others := compiled.others(key):
+        _logger.warning(
+            "engine: no engine in %s is for this graph, GPU and TensorRT: %s; compile again for "
+            "them, or delete the folder",
+            folder,
+            "; ".join(others),
+        )
     try:
-        found = EngineCache(artifact.folder / _COMPILED).use_kept(
-            compiled,
+        found = compiled.use_kept(
+            key,
             lambda engine, path, digest: load(engine, path, digest, _COMPILER),
             "compile it again, or delete it",
         )
