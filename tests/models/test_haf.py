@@ -162,9 +162,14 @@ class TestConfig:
         with pytest.raises(ModelError, match=message):
             dataclasses.replace(HAFConfig(), **change)
 
-    @pytest.mark.parametrize("backbone", ["no_such_net", "vit_tiny_patch16_224"])
-    def test_refuses_backbones_without_the_maps(self, backbone):
-        with pytest.raises(ModelError, match="resnet18"):
+    @pytest.mark.parametrize(
+        ("backbone", "message"),
+        [("no_such_net", "unknown backbone 'no_such_net'; .* resnet18"),
+         ("deit_tiny_patch16_224", r"strides \[16, .*expected \[4, 8, 16, 32\]; .* resnet18"),
+         ("tf_efficientnet_lite0", r"mean \(0\.5, 0\.5, 0\.5\) .*ImageNet's, .* resnet18")],
+    )  # fmt: skip
+    def test_refuses_backbones_that_do_not_fit(self, backbone, message):
+        with pytest.raises(ModelError, match=message):
             HAF(dataclasses.replace(PRESETS[LIGHT], backbone=backbone))
 
 

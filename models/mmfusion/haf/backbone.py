@@ -6,11 +6,12 @@ from typing import Any, cast
 
 import timm
 import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from mmfusion.errors import ModelError
 from mmfusion.haf.config import HAFConfig
-from mmfusion.timm_weights import copy_weights
+from mmfusion.timm_weights import colour_statistics, copy_weights
 
 _STRIDES = [4, 8, 16, 32]
 _SEPARATE = -100.0  # added to the attention logit of tokens that must not see each other
@@ -137,11 +138,19 @@ def create_stream(config: HAFConfig) -> Stream:
     """Build one stream with fresh weights; nothing is downloaded.
 
     Raises:
-        ModelError: if timm does not know the backbone or it has other strides.
+        ModelError: if timm does not know the backbone, or it has other strides or is used with
+            other colours than the graph gives it.
     """
     if not timm.is_model(config.backbone):
         raise ModelError(
             f"unknown backbone {config.backbone!r}; expected a name of timm such as resnet18"
+        )
+    mean, std = colour_statistics(config.backbone)
+    if (mean, std) != (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD):
+        raise ModelError(
+            f"backbone {config.backbone!r} takes colours of mean {mean} and deviation {std}; "
+            f"expected ImageNet's, {IMAGENET_DEFAULT_MEAN} and {IMAGENET_DEFAULT_STD}, which HAF "
+            "normalises by; choose one such as resnet18"
         )
     if config.backbone.startswith("swin_"):
         return SwinStream(config.backbone, config.drop_path)
