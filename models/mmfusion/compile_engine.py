@@ -10,9 +10,12 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import tempfile
+import textwrap
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +50,8 @@ def compile_engine(artifact: Path, composition: Composition, compiler: Compiler)
 
     Raises:
         ExportError, ModelError: if artifact or composition is unusable, they are not of each other,
-            the graph has a selective scan, or it cannot be compiled.
+            the graph has a selective scan, the artifact cannot be written to, or the graph cannot
+            be compiled.
     """
     manifest, encoded = read_artifact(artifact)
     _refuse_scans(artifact, encoded)
@@ -55,6 +59,8 @@ def compile_engine(artifact: Path, composition: Composition, compiler: Compiler)
     inputs = graph.example_inputs()
     outputs = example_outputs(graph, inputs)
     _require_same(artifact, manifest, describe(graph, models, inputs, outputs))
+    folder = artifact / FOLDER
+    _prepare(folder)
     program = program_for_tensorrt(graph, inputs, outputs)
     settings = BuilderSettings()
     started = time.monotonic()
@@ -78,7 +84,7 @@ def compile_engine(artifact: Path, composition: Composition, compiler: Compiler)
         "sha256": hashlib.sha256(engine).hexdigest(),
         "tools": {"torch": torch.__version__, NAME: compiler.version},
     }
-    return _write(artifact / FOLDER, engine, description)
+    return _write(folder, engine, description)
 
 
 def program_for_tensorrt(
@@ -115,12 +121,32 @@ def _require_same(artifact: Path, manifest: Mapping[str, Any], described: dict[s
     """Raise unless a manifest was written for what a composition describes."""
     wanted = json.loads(json.dumps(described))  # lists for tuples, as files have them
     for key, value in wanted.items():
-        told = _essential(key, manifest[key])
-        if told != _essential(key, value):
+        told, expected = _essential(key, manifest[key]), _essential(key, value)
+        if told != expected:
+            where, told, expected = _first_difference(key, told, expected)
             raise ExportError(
-                f"{artifact} was exported from another composition: {key} {told}, expected "
-                f"{_essential(key, value)}; export it again, or name the one it is of"
+                f"{artifact} was exported from another composition: {where} is {_shown(told)}, "
+                f"expected {_shown(expected)}; export it again, or name the one it is of"
             )
+
+
+def _first_difference(where: str, told: Any, expected: Any) -> tuple[str, Any, Any]:
+    """What two values that are not equal differ in, and where; None stands for nothing there."""
+    if isinstance(told, list) and isinstance(expected, list):
+        entries = enumerate(zip_longest(told, expected))
+        parts = [(f"{where}[{index}]", *pair) for index, pair in entries]
+    elif isinstance(told, dict) and isinstance(expected, dict):
+        keys = {**told, **expected}
+        parts = [(f"{where}.{key}", told.get(key), expected.get(key)) for key in keys]
+    else:
+        return where, told, expected
+    return _first_difference(*next(part for part in parts if part[1] != part[2]))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict) and "name" in value:
+        value = value["name"]
+    return "nothing" if value is None else textwrap.shorten(json.dumps(value), 100)
 
 
 def _essential(key: str, value: Any) -> Any:
@@ -133,6 +159,19 @@ def _essential(key: str, value: Any) -> Any:
     return value if kept is None else [{name: entry[name] for name in kept} for entry in value]
 
 
+def _prepare(folder: Path) -> None:
+    """Make sure before the minutes of a compilation that its result can be kept."""
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ExportError(
+            f"no engine can be written into {folder} ({error.strerror}); make it a folder that you "
+            "may write to, or compile a copy of the artifact"
+        ) from error
+
+
 def _write(folder: Path, engine: bytes, description: Mapping[str, Any]) -> Path:
     """Keep an engine under its key, as the robot's cache does.
 
@@ -140,7 +179,6 @@ def _write(folder: Path, engine: bytes, description: Mapping[str, Any]) -> Path:
     """
     told = json.dumps(description["key"], sort_keys=True)
     path = folder / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.engine"
-    folder.mkdir(exist_ok=True)
     path.with_suffix(".json").unlink(missing_ok=True)
     path.write_bytes(engine)
     written = path.with_suffix(".json.new")

@@ -10,7 +10,7 @@ import tempfile
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -129,11 +129,11 @@ def _read_samples(path: Path, manifest: Mapping[str, Any]) -> list[dict[str, NDA
     """Inputs of the graph, frame by frame."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            stacks = {spec["name"]: file[spec["name"]] for spec in manifest["inputs"]}
-            about = json.loads(str(file[_ABOUT]))
-            recorded = {key: about[key] for key in ("artifact", *_MEANINGS)}
-    except KeyError as error:
-        raise ExportError(f"{path} has no {error.args[0]}; record it with this artifact") from error
+            names = [spec["name"] for spec in manifest["inputs"]]
+            _require(path, (*names, _ABOUT), file.files)
+            stacks = {name: file[name] for name in names}
+            recorded = json.loads(str(file[_ABOUT]))
+            _require(path, ("artifact", *_MEANINGS), recorded)
     except _DAMAGED as error:
         raise ExportError(f"{path} is not a file of sample frames ({error})") from error
     count = min(len(stack) if stack.ndim else 0 for stack in stacks.values())
@@ -152,6 +152,12 @@ def _read_samples(path: Path, manifest: Mapping[str, Any]) -> list[dict[str, NDA
                 f"{recorded[key]}; expected {manifest[key]}: record it with this artifact"
             )
     return [{name: stack[i] for name, stack in stacks.items()} for i in range(count)]
+
+
+def _require(path: Path, names: Iterable[str], there: Container[str]) -> None:
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise ExportError(f"{path} has no {', '.join(missing)}; record it with this artifact")
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc] # untyped

@@ -8,6 +8,8 @@ import timm
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from mmfusion.errors import ModelError
+
 _Colour = tuple[float, float, float]
 
 
@@ -17,8 +19,18 @@ def plain(name: str) -> str:
 
 
 def copy_weights(extractor: nn.Module, whole: nn.Module) -> None:
-    """Give a feature extractor of timm the weights of the network that it is cut from."""
+    """Give a feature extractor of timm the weights of the network that it is cut from.
+
+    Raises:
+        ModelError: if the network has none by the name of one, as of extractors that wrap it.
+    """
     given: Mapping[str, Tensor] = {plain(k): v for k, v in whole.state_dict().items()}
+    missing = next((name for name in extractor.state_dict() if plain(name) not in given), None)
+    if missing is not None:
+        raise ModelError(
+            f"the backbone's {missing} has no weight of its name in {type(whole).__name__}, the "
+            "whole network; leave the backbone fresh (none), or choose one such as resnet18"
+        )
     extractor.load_state_dict({name: given[plain(name)] for name in extractor.state_dict()})
 
 

@@ -309,9 +309,47 @@ def test_both_houses_build_with_the_same_settings():
 def test_another_composition_is_refused(artifact, engine_file, tmp_path):
     other = read_composition(write_composition(tmp_path, fusion="detection"))
     engine = engine_file.read_bytes()
-    with pytest.raises(ExportError, match=r"exported from another composition: outputs .*export"):
-        compile_engine(artifact, other, CompilerDouble(make_tensorrt()))
+    compiler = CompilerDouble(make_tensorrt())
+    with pytest.raises(ExportError) as refused:
+        compile_engine(artifact, other, compiler)
+    assert str(refused.value) == (
+        f'{artifact} was exported from another composition: outputs[7] is "registered_thermal", '
+        "expected nothing; export it again, or name the one it is of"
+    )
+    assert compiler.program is None
     assert engine_file.read_bytes() == engine
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "difference"),
+    [
+        (
+            "encodings",
+            lambda told: told | {"thermal": "mono8"},
+            r'encodings\.thermal is "mono8", expected "mono16";',
+        ),
+        ("classes", lambda told: told[::-1], r'classes\[0\] is "Truck", expected "People";'),
+        ("models", lambda told: told[:1], r'models\[1\] is nothing, expected "efficientmfd_tiny";'),
+    ],
+    ids=["encodings", "classes", "models"],
+)
+def test_the_first_difference_is_told(compiled, artifact, key, change, difference):
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    manifest[key] = change(manifest[key])
+    (artifact / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ExportError, match=difference) as refused:
+        compile_engine(artifact, compiled.composition, CompilerDouble(make_tensorrt()))
+    assert len(str(refused.value)) < len(str(artifact)) + 200
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_compiling(compiled, artifact):
+    shutil.rmtree(artifact / "engines")
+    # /sys lets nobody write, the superuser neither.
+    (artifact / "engines").symlink_to("/sys")
+    compiler = CompilerDouble(make_tensorrt())
+    with pytest.raises(ExportError, match=r"no engine can be written into .*engines \(.*\); make"):
+        compile_engine(artifact, compiled.composition, compiler)
+    assert compiler.program is None
 
 
 def test_a_selective_scan_is_refused(repo_root):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("timm", reason="timm is not installed")
 
-from mmfusion.efficientmfd.config import EfficientMFDConfig
+from mmfusion.efficientmfd.config import PRESETS, EfficientMFDConfig
 from mmfusion.efficientmfd.deploy import EfficientMFDDeploy
 from mmfusion.efficientmfd.diffusion import standard_noise
 from mmfusion.efficientmfd.network import EfficientMFD
@@ -190,5 +192,18 @@ def test_export_without_roi_align(model, images):
     operators = {node.op_type for node in exported.graph.node}
     assert "GridSample" in operators
     assert "RoiAlign" not in operators
+    assert_fit_for_engines(exported)
+    assert_equal_in_onnxruntime(exported, deploy, images)
+
+
+def test_the_lite_preset_exports(images):
+    """The preset with one stage, to be quick: its backbone and colours are what is its own."""
+    pytest.importorskip("onnxscript")
+    from mmfusion.export import onnx_model
+
+    torch.manual_seed(0)
+    config = dataclasses.replace(PRESETS["efficientmfd_lite0"], stages=1)
+    deploy = EfficientMFDDeploy(EfficientMFD(config).eval(), *SIZE)
+    exported = onnx_model(deploy, images, NAMES)
     assert_fit_for_engines(exported)
     assert_equal_in_onnxruntime(exported, deploy, images)

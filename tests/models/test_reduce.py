@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 
 import cv2
@@ -181,7 +182,7 @@ def test_int8_without_frames(artifact):
 
 def test_frames_of_another_artifact(artifact, tmp_path):
     np.savez(tmp_path / "other.npz", rgb=np.zeros((1, 8, 8, 3), np.uint8))
-    with pytest.raises(ExportError, match=r"other\.npz has no depth"):
+    with pytest.raises(ExportError, match=r"other\.npz has no depth, .*about; record it with"):
         reduce_artifact(artifact, "int8", tmp_path / "other.npz")
 
 
@@ -212,12 +213,24 @@ def test_frames_that_mean_something_else(artifact, frames, tmp_path, change, tol
     assert not (artifact / "graph.int8.onnx").exists()
 
 
-def test_frames_that_do_not_tell_what_they_are(artifact, frames, tmp_path):
+@pytest.mark.parametrize(
+    ("about", "missing"),
+    [
+        (None, "about"),
+        ({"artifact": "night", "rig_packing": []}, "encodings"),
+        ({}, "artifact, encodings, rig_packing"),
+    ],
+)
+def test_frames_that_do_not_tell_what_they_are(artifact, frames, tmp_path, about, missing):
     with np.load(frames) as file:
         stacks = {name: file[name] for name in file.files if name != "about"}
-    np.savez(tmp_path / "other.npz", **stacks)
-    with pytest.raises(ExportError, match=r"other\.npz has no .*about.*; record it with"):
-        reduce_artifact(artifact, "int8", tmp_path / "other.npz")
+    if about is not None:
+        stacks["about"] = np.array(json.dumps(about))
+    path = tmp_path / "other.npz"
+    np.savez(path, **stacks)
+    message = re.escape(f"{path} has no {missing}; record it with this artifact")
+    with pytest.raises(ExportError, match=f"^{message}$"):
+        reduce_artifact(artifact, "int8", path)
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\3\4 cut off", b"\x93NUMPY\1\0"])

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from mmfusion.errors import ModelError
 from mmfusion.registry import create_model
+from mmfusion.timm_weights import copy_weights
 from mmfusion.train.backbone_start import start_backbone
 from mmfusion.train.pretrained import load_pretrained
 
@@ -129,3 +130,11 @@ def test_weights_that_are_missing_or_of_another_network_are_told(tmp_path):
     _, path = whole_network(SMALL, tmp_path)
     with pytest.raises(ModelError, match=r"does not fit mobilenetv3_small_100"):
         start_backbone(network, str(path))
+
+
+def test_a_backbone_with_names_of_its_own_is_told():
+    whole = timm.create_model("twins_pcpvt_small")
+    extractor = timm.create_model("twins_pcpvt_small", features_only=True)
+    message = r"backbone's model\.patch_embeds\.0\.proj\.weight has no weight .*fresh \(none\)"
+    with pytest.raises(ModelError, match=message):
+        copy_weights(extractor, whole)

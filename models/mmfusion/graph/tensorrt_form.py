@@ -71,33 +71,38 @@ def _as_floats(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.dtype == torch.uint8 else value
 
 
-def _topk(values: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+def _topk(values: Tensor, k: int, dim: int = -1, *others: Any) -> tuple[Tensor, Tensor]:
     """Not of a vector: it gives such to TensorRT as it is, which takes two dimensions at least."""
-    if values.dim() > 1:
-        return torch.topk(values, *args, **kwargs)
-    best, index = torch.topk(values[None], *args, **kwargs)
+    if values.dim() != 1:
+        as_it_is: tuple[Tensor, Tensor] = _aten.topk.default(values, k, dim, *others)
+        return as_it_is
+    best, index = torch.topk(values[None], k, -1, *others)
     return best[0], index[0]
 
 
-def _all(values: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    return ~torch.any(~values, *args, **kwargs)
+def _all(values: Tensor, *args: Any) -> Tensor:
+    """Of numbers too, which bytes have become."""
+    false = ~values if values.dtype == torch.bool else values == 0
+    return ~torch.any(false, *args)
 
 
-def _avg_pool2d(
+def _avg_pool2d(  # noqa: PLR0917 (as many as the operator has)
     image: Tensor,
     kernel: list[int],
     stride: Sequence[int] = (),
     padding: Sequence[int] = (0, 0),
     ceil_mode: bool = False,  # noqa: FBT001, FBT002 (the same)
-    *others: Any,
+    count_include_pad: bool = True,  # noqa: FBT001, FBT002 (the same)
+    divisor_override: int | None = None,
 ) -> Tensor:
     """Without blocks that reach beyond the picture; those of `layers.scaling.shrink` do."""
-    down, right = (-side % length for side, length in zip(image.shape[-2:], kernel, strict=True))
-    if not ceil_mode or any(padding) or (stride and list(stride) != kernel):
+    blocks = ceil_mode and not any(padding) and list(stride) in ([], kernel)
+    if not blocks or divisor_override is not None or image.dim() != 4 or len(kernel) != 2:
         as_it_is: Tensor = _aten.avg_pool2d.default(
-            image, kernel, stride, padding, ceil_mode, *others
+            image, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override
         )
         return as_it_is
+    down, right = (-side % length for side, length in zip(image.shape[-2:], kernel, strict=True))
     if not (down or right):
         return functional.avg_pool2d(image, kernel)
     there = functional.pad(torch.ones_like(image[:1, :1]), (0, right, 0, down))

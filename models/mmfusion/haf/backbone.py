@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 import timm
 import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from mmfusion.errors import ModelError
 from mmfusion.haf.config import HAFConfig
-from mmfusion.timm_weights import copy_weights
+from mmfusion.timm_weights import colour_statistics, copy_weights
 
 _STRIDES = [4, 8, 16, 32]
 _SEPARATE = -100.0  # added to the attention logit of tokens that must not see each other
@@ -138,11 +138,19 @@ def create_stream(config: HAFConfig) -> Stream:
     """Build one stream with fresh weights; nothing is downloaded.
 
     Raises:
-        ModelError: if timm does not know the backbone or it has other strides.
+        ModelError: if timm does not know the backbone, or it has other strides or is used with
+            other colours than the graph gives it.
     """
     if not timm.is_model(config.backbone):
         raise ModelError(
             f"unknown backbone {config.backbone!r}; expected a name of timm such as resnet18"
+        )
+    mean, std = colour_statistics(config.backbone)
+    if (mean, std) != (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD):
+        raise ModelError(
+            f"backbone {config.backbone!r} takes colours of mean {mean} and deviation {std}; "
+            f"expected ImageNet's, {IMAGENET_DEFAULT_MEAN} and {IMAGENET_DEFAULT_STD}, which HAF "
+            "normalises by; choose one such as resnet18"
         )
     if config.backbone.startswith("swin_"):
         return SwinStream(config.backbone, config.drop_path)
@@ -180,36 +188,6 @@ def _regions(size: int, window: int, shift: int) -> Tensor:
     with torch.inference_mode(mode=False):
         index = torch.arange(-(-size // window) * window)
         return (index >= size - shift).long() + (index >= size).long()
-
-
-def load_swin_backbone(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
-    """Start both streams of a HAF network from weights of one Swin, depth included.
-
-    Args:
-        model: a HAF network whose backbone is the Swin the weights belong to.
-        state_dict: weights as Microsoft's Swin release names them, bare or under "model".
-            Classifier, last stage and derived tables are ignored.
-
-    Raises:
-        ModelError: if the network has no Swin, or weights are missing or of another shape.
-    """
-    weights = state_dict.get("model", state_dict)
-    streams = (getattr(model, "rgb_backbone", None), getattr(model, "depth_backbone", None))
-    renamed = {own_swin_name(key): value for key, value in weights.items()}
-    for stream in streams:
-        if not isinstance(stream, SwinStream):
-            raise ModelError(
-                f"{type(model).__name__} has no Swin backbone to load into; expected a HAF "
-                "network such as haf_swin_base"
-            )
-        for key, own in stream.state_dict().items():
-            if key not in renamed or renamed[key].shape != own.shape:
-                found = tuple(renamed[key].shape) if key in renamed else "missing"
-                raise ModelError(
-                    f"these are no weights of the model's Swin: {key} is {found}, expected "
-                    f"{tuple(own.shape)}; take the release of the same size and window"
-                )
-        stream.load_state_dict({key: renamed[key] for key in stream.state_dict()})
 
 
 def own_swin_name(key: str) -> str:

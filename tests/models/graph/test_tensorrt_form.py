@@ -60,3 +60,52 @@ def test_the_form_computes_the_same(size):
             assert True not in node.args  # no ceil_mode
         if isinstance(value, torch.Tensor) and value.dtype == torch.uint8:
             assert node.name in {"picture", *program.graph_signature.user_outputs}
+
+
+class Operator(torch.nn.Module):
+    """One operator with its arguments as they are."""
+
+    def __init__(self, name, *arguments):
+        super().__init__()
+        self.operator, self.arguments = getattr(torch.ops.aten, name), arguments
+
+    def forward(self, given):
+        results = self.operator(given, *self.arguments)
+        results = results if isinstance(results, tuple) else (results,)
+        return {str(index): result for index, result in enumerate(results)}
+
+
+NUMBERS = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+NUMBERS[:, 2:4], NUMBERS[3, 1] = 0, torch.nan
+BYTES = (NUMBERS.nan_to_num() * 99).to(torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "given"),
+    [
+        ("topk", (3, 0), BYTES[0]),
+        ("topk", (2, -1, False), NUMBERS[0]),
+        ("topk", (2, 0, False, True), NUMBERS),
+        ("topk", (1,), NUMBERS[0, 0]),
+        ("all", (0,), BYTES),
+        ("all", (1, True), BYTES),
+        ("all", (0,), NUMBERS),
+        ("all", (0,), NUMBERS > 0),
+        ("all", (0,), BYTES.int()),
+        ("avg_pool2d", ([2],), NUMBERS[None, None]),
+        ("avg_pool2d", ([2], [2], [0], True), NUMBERS[None, None]),
+        ("avg_pool2d", ([2, 3], [], [0, 0], True), NUMBERS.expand(2, 3, 5, 7)),
+        ("avg_pool2d", ([2, 3], [2, 3], [0, 0], True, False), NUMBERS[None, None]),
+        ("avg_pool2d", ([2, 2], [], [0, 0], True), NUMBERS.expand(2, 5, 7)),
+        ("avg_pool2d", ([2, 2], [], [0, 0], True, True, 3), NUMBERS[None, None]),
+        ("avg_pool2d", ([2, 2], [1, 2], [0, 0], True), NUMBERS[None, None]),
+        ("avg_pool2d", ([3, 3], [], [1, 0], True, False), NUMBERS[None, None]),
+    ],
+)
+def test_whatever_the_arguments_mean_they_mean_the_same(name, arguments, given):
+    module = Operator(name, *arguments)
+    expected = module(given)
+    dtypes = {key: tensor.dtype for key, tensor in expected.items()}
+    form = TensorRTForm(torch.export.export(module, (given,)), dtypes)
+    for key, tensor in form(given=given).items():
+        torch.testing.assert_close(tensor, expected[key], equal_nan=True)
