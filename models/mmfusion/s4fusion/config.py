@@ -40,7 +40,7 @@ class S4FusionConfig:
 PRESETS: Mapping[str, S4FusionConfig] = {
     # As published: 3.56 M parameters.
     "s4fusion": S4FusionConfig(),
-    # For CPUs and small boards: weights between the two pictures, see S4FusionConfig.blend.
+    # For CPUs and small boards: says which picture to take where, see S4FusionConfig.blend.
     "s4fusion_tiny": S4FusionConfig(
         channels=24,
         depths=(1, 1, 1),
