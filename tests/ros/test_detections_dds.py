@@ -170,7 +170,7 @@ def test_only_what_the_artifact_has_is_advertised(rig, tmp_path):
     peer = Peer(namespace="/lean")
     artifact = write_artifact(tmp_path / "lean", detections=True, box_depth=False)
     try:
-        with node_process(artifact, rig, tmp_path / "log", "/lean", **PATIENT):
+        with node_process(artifact, rig, tmp_path / "log", "/lean", **PATIENT, min_score=0.5):
             peer.advertise()
             peer.listen("detections")
             stamp = peer.warm_up(next(START), **pictures(5))
