@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, cast
 
 import timm
@@ -17,7 +18,7 @@ _STRIDES = [4, 8, 16, 32]
 _SEPARATE = -100.0  # added to the attention logit of tokens that must not see each other
 
 
-class Stream(nn.Module):
+class Stream(nn.Module, ABC):
     """Base of what turns an image (N, 3, H, W) into four maps (N, C, H/s, W/s), finest first.
 
     Attributes:
@@ -29,9 +30,9 @@ class Stream(nn.Module):
     def prepare(self, size: tuple[int, int]) -> None:
         """Make ready whatever depends on the image size, before an export fixes it."""
 
+    @abstractmethod
     def start_from(self, whole: nn.Module) -> None:
         """Take over the weights of the whole network that timm has by the backbone's name."""
-        raise NotImplementedError
 
 
 class SwinStream(Stream):
