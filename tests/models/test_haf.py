@@ -21,6 +21,7 @@ from mmfusion.haf.config import PRESETS, HAFConfig
 from mmfusion.haf.deploy import HAFDeploy
 from mmfusion.haf.fusion_block import FusionBlock
 from mmfusion.haf.network import HAF, fuse
+from mmfusion.haf.relief import Relief
 from mmfusion.layers.spectral import correlate
 
 pytestmark = pytest.mark.torch
@@ -234,6 +235,45 @@ class TestFusionBlock:
         assert three.in_channels == 2 * one.in_channels
 
 
+class TestRelief:
+    """A step of 0.02 is 4 cm at 0.8 m, within the range of 0.3 to 10 m."""
+
+    def scene(self):
+        """A slanted plane with a small box on it, (1, 1, 128, 128)."""
+        depth = torch.linspace(0.2, 0.5, 128)[:, None].expand(128, 128).clone()
+        depth[60:68, 60:68] += 0.02
+        return depth[None, None]
+
+    def test_what_stands_out_by_little_is_told_from_a_slant(self):
+        depth, *reliefs = Relief()(self.scene())[0]
+        assert torch.equal(depth, self.scene()[0, 0])
+        for relief in reliefs:
+            box, plane = relief[61:67, 61:67], relief[32:56, 32:96]
+            assert box.min() > 2 * plane.abs().max()
+
+    def test_the_wider_surroundings_show_the_larger_thing(self):
+        depth = torch.zeros(1, 1, 128, 128)
+        depth[..., 48:80, 48:80] = 0.02
+        fine, coarse = Relief()(depth)[0, 1:, 63:65, 63:65]
+        assert fine.abs().max() < 0.01
+        assert coarse.min() > 0.05
+
+    def test_flat_depth_has_none(self):
+        assert not Relief()(torch.full((2, 1, 64, 96), 0.5))[:, 1:].any()
+
+    def test_steps_keep_their_sign_and_are_bounded(self):
+        relief = Relief()(torch.rand(1, 1, 64, 64).round())[:, 1:]
+        assert relief.abs().max() <= 1
+        assert relief.min() < -0.9
+        assert relief.max() > 0.9
+
+    def test_weights_of_the_other_kind_are_refused(self, light):
+        plain = HAF(dataclasses.replace(light.config, relief=False))
+        for model, other in ((light, plain), (plain, light)):
+            with pytest.raises(RuntimeError, match=r"relief\.gain"):
+                model.load_state_dict(other.state_dict())
+
+
 class TestSwinStream:
     def test_maps_are_what_enters_each_stage(self, swin):
         stream = swin.rgb_backbone
@@ -312,7 +352,9 @@ class TestDeploy:
             expected = model(*pair)[0]
             assert error(HAFDeploy(model, size)(*pair), expected) < 2e-5
 
-    @pytest.mark.parametrize("change", [{"steps": 3}, {"primary": "rgb"}], ids=str)
+    @pytest.mark.parametrize(
+        "change", [{"steps": 3}, {"primary": "rgb"}, {"relief": True}], ids=str
+    )
     def test_equals_the_network_in_other_settings(self, change):
         model = network(dataclasses.replace(SWIN, **change))
         pair = images((64, 96))

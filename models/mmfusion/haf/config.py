@@ -31,6 +31,8 @@ class HAFConfig:
         steps: steps of the fusion dynamics (published: T = 1).
         repulsion: how strongly a fused state is pushed off the auxiliary stream's correlation
             with itself (published: gamma = 0.4).
+        relief: whether the depth stream sees depth and its relief, see `Relief`; else depth, three
+            times, as published.
         primary: stream whose keys attract. The other, the auxiliary one, gives the query and
             gets the larger share of the result.
         drop_path: stochastic depth of a Swin in training, rising linearly over the blocks of the
@@ -45,6 +47,7 @@ class HAFConfig:
     head_channels: int = 32
     steps: int = 1
     repulsion: float = 0.4
+    relief: bool = False
     primary: Literal["rgb", "depth"] = "depth"
     drop_path: float = 0.1
 
@@ -98,6 +101,7 @@ PRESETS: Mapping[str, HAFConfig] = {
         decoder_widths=(64, 48, 32, 16),
         saliency_width=16,
         head_channels=16,
+        relief=True,
     ),
     # The same with momentum: the dynamics of the article's figures, idle at one step.
     "haf_mobilenetv3_small_t3": HAFConfig(
@@ -107,6 +111,7 @@ PRESETS: Mapping[str, HAFConfig] = {
         decoder_widths=(64, 48, 32, 16),
         saliency_width=16,
         head_channels=16,
+        relief=True,
         steps=3,
     ),
 }

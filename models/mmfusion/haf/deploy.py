@@ -41,6 +41,7 @@ class HAFDeploy(nn.Module):
         self.config = model.config
         self.rgb_backbone = copy.deepcopy(model.rgb_backbone)
         self.depth_backbone = copy.deepcopy(model.depth_backbone)
+        self.relief = copy.deepcopy(model.relief)
         self.neck = copy.deepcopy(model.neck)
         self.fusion = copy.deepcopy(model.fusion)
         self.decoder = copy.deepcopy(model.decoder)
@@ -48,7 +49,8 @@ class HAFDeploy(nn.Module):
 
         for stream in (self.rgb_backbone, self.depth_backbone):
             stream.prepare(padded_size(size))
-        _fold_repeated_channel(self.depth_backbone)
+        if not self.relief:
+            _fold_repeated_channel(self.depth_backbone)
         coarsest = cast("nn.Sequential", self.neck.merge[0])
         coarsest[0] = cast("TwinConv2d", coarsest[0]).folded()
         for level, block in enumerate(cast("Iterable[FusionBlock]", self.fusion)):
@@ -76,11 +78,10 @@ class HAFDeploy(nn.Module):
                 f" got {tuple(rgb.shape)} and {tuple(depth.shape)}; resize, or build HAFDeploy for "
                 "the size at hand"
             )
-        pairs = zip(
-            self.rgb_backbone(pad_to_stride(rgb)),
-            self.depth_backbone(pad_to_stride(depth)),
-            strict=True,
-        )
+        rgb, depth = pad_to_stride(rgb), pad_to_stride(depth)
+        if self.relief:
+            depth = self.relief(depth)
+        pairs = zip(self.rgb_backbone(rgb), self.depth_backbone(depth), strict=True)
         levels = self.neck([torch.cat(pair) for pair in pairs])
         halves = [level.chunk(2) for level in levels]
         fused = fuse(

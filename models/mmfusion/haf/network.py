@@ -14,6 +14,7 @@ from mmfusion.haf.config import STRIDE, HAFConfig
 from mmfusion.haf.decoder import Decoder, Heads
 from mmfusion.haf.fusion_block import FusionBlock
 from mmfusion.haf.neck import Neck
+from mmfusion.haf.relief import Relief
 
 
 class HAF(nn.Module):
@@ -27,6 +28,7 @@ class HAF(nn.Module):
         self.config = config = config or HAFConfig()
         self.rgb_backbone = create_stream(config)
         self.depth_backbone = create_stream(config)
+        self.relief = Relief() if config.relief else None
         self.neck = Neck(self.rgb_backbone.channels, config.widths)
         self.fusion = nn.ModuleList(
             FusionBlock(width, level_size(config.input_size, level), config)
@@ -65,7 +67,8 @@ class HAF(nn.Module):
         height, width = rgb.shape[-2:]
         rgb, depth = pad_to_stride(rgb), pad_to_stride(depth)
         rgb_levels = self.neck(self.rgb_backbone(rgb))
-        depth_levels = self.neck(self.depth_backbone(depth.expand(-1, 3, -1, -1)))
+        seen = self.relief(depth[:, :1]) if self.relief else depth.expand(-1, 3, -1, -1)
+        depth_levels = self.neck(self.depth_backbone(seen))
         fused = fuse(self.fusion, rgb_levels, depth_levels, self.config)
         logits = self.heads(self.decoder(fused))
         finest, second, third, coarsest = (y[..., :height, :width] for y in logits)
