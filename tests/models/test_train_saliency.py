@@ -22,6 +22,7 @@ from mmfusion.train.scenes import load_scenes
 
 pytestmark = pytest.mark.torch
 MODEL = "haf_mobilenetv3_small"
+STATISTICS = "loop.norm_batches=0"  # the running ones, which take no time
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_the_loss_is_the_published_one():
 def test_training_learns_and_its_weights_fit_the_model(scenes, tmp_path):
     out = tmp_path / "out"
     arguments = ["train", MODEL, "--data", str(scenes), "--out", str(out)]
-    changes = ["--set", "loop.steps=3", "loop.batch=2", "loop.seed=4"]
+    changes = ["--set", "loop.steps=3", "loop.batch=2", "loop.seed=4", STATISTICS]
     assert cli.main([*arguments, *changes]) == 0
     assert json.loads((out / "record.json").read_text())["samples"] == 3
     trained = load_file(out / "model.safetensors")
@@ -73,6 +74,32 @@ def test_training_learns_and_its_weights_fit_the_model(scenes, tmp_path):
     fresh = {key: value.clone() for key, value in model.state_dict().items()}
     model.load_state_dict(trained)
     assert any(not torch.equal(fresh[key], trained[key]) for key in fresh)
+
+
+def test_batch_norms_may_take_their_statistics_at_the_end(scenes, tmp_path):
+    def train(out, batches):
+        changes = ["loop.steps=2", "loop.batch=2", "loop.ema=0.5", f"loop.norm_batches={batches}"]
+        arguments = ["train", MODEL, "--data", str(scenes), "--out", str(out), "--set", *changes]
+        assert cli.main(arguments) == 0
+        return load_file(out / "model.safetensors")
+
+    running, retaken = train(tmp_path / "running", 0), train(tmp_path / "retaken", 3)
+    changed = {name for name in running if not torch.equal(running[name], retaken[name])}
+    assert {name.rpartition(".")[2] for name in changed} == {
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    }
+    counts = {n: int(v) for n, v in retaken.items() if n.endswith("num_batches_tracked")}
+    assert {n.split(".")[0] for n, v in counts.items() if v == 6} == {"neck"}  # both streams
+    assert set(counts.values()) == {3, 6}
+
+
+def test_a_stream_that_is_never_shown_anything_needs_them(scenes, tmp_path, capsys):
+    arguments = ["train", MODEL, "--data", str(scenes), "--out", str(tmp_path / "o")]
+    assert cli.main([*arguments, "--set", "degradation.drop_depth=1", STATISTICS]) == 1
+    assert "drop_depth is 1, so that" in (told := capsys.readouterr().err)
+    assert "expected loop.norm_batches, such as 24" in told
 
 
 def test_relative_depth_is_left_out(scenes):
@@ -109,7 +136,7 @@ def test_validation_tells_how_maps_compare(scenes, tmp_path):
     pytest.importorskip("py_sod_metrics", reason="mmfusion[eval] is not installed")
     out = tmp_path / "out"
     arguments = ["train", MODEL, "--data", str(scenes), "--validation", str(scenes)]
-    changes = ["--set", "loop.steps=2", "loop.batch=2", "loop.validate_every=1"]
+    changes = ["--set", "loop.steps=2", "loop.batch=2", "loop.validate_every=1", STATISTICS]
     assert cli.main([*arguments, "--out", str(out), *changes]) == 0
     rows = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
     assert [row["validation"].keys() for row in rows] == [{"S", "MAE"}] * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from mmfusion import cli
 from mmfusion.errors import DataError, ModelError
 from mmfusion.registry import create_model
+from mmfusion.s4fusion.config import PRESETS
 from mmfusion.train import run, trainer
 from mmfusion.train.optimisers import create_optimiser
 from mmfusion.train.output import replace_file
@@ -250,6 +252,23 @@ def test_a_state_of_another_training_is_refused(pairs, plain, tmp_path):
         train(elsewhere, other, resume=True)
     # What no step depends on may change.
     assert train(pairs, other, "loop.save_every=1", resume=True) == rows(other)
+
+
+def test_a_state_of_a_model_that_was_another_is_refused(pairs, tmp_path, monkeypatch):
+    train(pairs, tmp_path)
+    changed = dataclasses.replace(PRESETS["s4fusion_tiny"], detail=1.0)
+    monkeypatch.setitem(PRESETS, "s4fusion_tiny", changed)
+    with pytest.raises(DataError, match=r"differs in network\.detail: .* and version of mmfusion"):
+        train(pairs, tmp_path, resume=True)
+
+
+def test_going_on_with_a_finished_training_says_so(pairs, tmp_path, capsys):
+    train(pairs, tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    capsys.readouterr()
+    train(pairs, tmp_path, resume=True)
+    assert f"all 4 steps in {tmp_path} were done before" in "".join(capsys.readouterr())
+    assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
 def test_a_damaged_state_is_named(pairs, tmp_path):

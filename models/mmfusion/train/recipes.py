@@ -39,6 +39,8 @@ class Loop:
         precision: of the networks' arithmetic; with "bf16" torch.autocast chooses where.
         ema: decay of the exponential moving average of weights, which is then what is validated
             and written; 0 keeps none.
+        norm_batches: batches that the statistics of batch norms are taken anew from after the
+            last step; 0 leaves the running ones.
         validate_every: steps from one validation to the next, beside those before the first step
             and after the last.
         validate_samples: how many to validate on at most, evenly spaced among those there are.
@@ -51,6 +53,7 @@ class Loop:
     accumulate: Positive = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    norm_batches: Natural = 0
     validate_every: Positive = 500
     validate_samples: Positive = 24
     save_every: Positive = 200

@@ -121,7 +121,13 @@ def _identity(recipe: Any, task: Task) -> dict[str, Any]:
             elif f"{prefix}{key}" not in _FREE:
                 flat[f"{prefix}{key}"] = value
 
-    add("", json.loads(json.dumps(asdict(recipe))))
+    def plain(settings: Any) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+        return content
+
+    add("", plain(recipe))
+    # What the model's name means may change with a version of this package.
+    add("network.", plain(cast("Any", task.network).config))
     names = "\n".join(task.names)
     return {
         **flat,

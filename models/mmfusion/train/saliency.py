@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from mmfusion.errors import DataError
 from mmfusion.graph.depth import DepthMapping, unpack_depth
 from mmfusion.graph.depth_range import DepthRange
 from mmfusion.graph.resize import Resize
@@ -51,6 +52,9 @@ class SaliencyRecipe:
         augmentation: "window": a window of at least 0.6 of each side, perhaps mirrored, in other
             light; "haf": as published, see `haf_sample`.
         degradation: what happens to ``rgb`` and ``depth`` on the way to the network.
+
+    Raises:
+        DataError: if depth is never shown and batch norms keep their running statistics.
     """
 
     model: str
@@ -61,6 +65,14 @@ class SaliencyRecipe:
     far_m: Rate = 10.0
     augmentation: Literal["window", "haf"] = "window"
     degradation: Degradation = field(default_factory=Degradation)
+
+    def __post_init__(self) -> None:
+        if self.degradation.drop_depth == 1 and not self.loop.norm_batches:
+            raise DataError(
+                "degradation.drop_depth is 1, so that the depth stream has next to no variance to "
+                "normalise by and running statistics are not good enough; expected "
+                "loop.norm_batches, such as 24, or depth in some samples"
+            )
 
 
 class SaliencyTask:

@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from mmfusion.errors import DataError, ModelError
 from mmfusion.train.alignment import Alignment, align_gradients, require_alignment, task_gradients
 from mmfusion.train.board import Board
+from mmfusion.train.norm_statistics import retake_statistics
 from mmfusion.train.optimisers import create_optimiser, create_schedule
 from mmfusion.train.output import (
     LOG,
@@ -112,7 +113,7 @@ class Trainer:
         if others:
             raise DataError(
                 f"{path} is of another training; it differs in {', '.join(others)}: resume with "
-                "the same recipe, data and --initial, or pass another --out"
+                "the same recipe, data, --initial and version of mmfusion, or pass another --out"
             )
         self._network.load_state_dict(state["network"])
         self._optimiser.load_state_dict(state["optimiser"])
@@ -149,10 +150,14 @@ class Trainer:
             if self._done == 0 and board is not None:
                 # What can fail does so now, not after hours; and what was learnt can be told.
                 self._validate(0, board, progress)
+            if self._done == self._loop.steps:
+                progress.write(f"all {self._done} steps in {self._out} were done before")
             while self._done < self._loop.steps:
                 values, alignment = self._step(batches)
                 self._seconds = time.monotonic() - started
                 last = self._done == self._loop.steps
+                if last and self._loop.norm_batches:
+                    self._retake_statistics(workers)
                 if log is not None and board is not None:
                     record: dict[str, Any] = {**values, "learning_rate": self._rate()}
                     board.losses(self._done, values, self._rate())
@@ -213,6 +218,13 @@ class Trainer:
             self._average.update_parameters(self._network)
         self._done += 1
         return values, alignment
+
+    def _retake_statistics(self, workers: int) -> None:
+        """From the samples that further steps would have had."""
+        more = replace(self._loop, steps=self._done + self._loop.norm_batches)
+        parts = load_samples(self._task, more, self._done, self._processes, workers)
+        with self._precision():
+            retake_statistics(self._task, self._weights(), parts, self._processes)
 
     def _precision(self) -> Any:
         if self._loop.precision == "fp32":
