@@ -185,7 +185,7 @@ def test_starts_from_weights_that_it_is_given(pairs, plain, tmp_path):
     assert_same({name: found[name] for name in given}, given)
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["initial_sha256"] == hashlib.sha256(initial.read_bytes()).hexdigest()
-    with pytest.raises(DataError, match=r"differs in initial: .* data and --initial"):
+    with pytest.raises(DataError, match=r"differs in initial: .* data, --initial and"):
         train(pairs, tmp_path, still, "loop.steps=1", resume=True)
 
 
