@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from mmfusion_ros.core.artifact import open_artifact
 from mmfusion_ros.core.engines import EngineOptions, open_engine
+from mmfusion_ros.core.engines.openvino import OpenVinoEngine
 from mmfusion_ros.core.engines.openvino_graph import readable_graph
 from mmfusion_ros.core.engines.sample_frames import SampleFrames, write_sample_frames
 from mmfusion_ros.core.errors import EngineError
@@ -78,6 +79,21 @@ def test_what_the_processor_lacks_is_refused(artifact, precision):
         pytest.skip(f"this processor computes in {precision}")
     with pytest.raises(EngineError, match=rf"nothing in {precision} on this .*, only in fp32 and"):
         open_engine(artifact, EngineOptions("openvino", precision=precision))
+
+
+def test_what_another_form_of_the_graph_was_measured_at_does_not_count(tmp_path, monkeypatch):
+    folder = write_artifact(tmp_path / "small")
+    add_reduced_graph(folder, off_by=1, tolerances={"fused": {"psnr_db": 45}})
+    artifact = open_artifact(folder)
+    options = EngineOptions("openvino", precision="int8", cache=tmp_path)
+    inputs = {name: np.zeros(spec.shape, spec.dtype) for name, spec in artifact.inputs.items()}
+    inputs["rgb"][:] = np.arange(64)[:, None]
+    write_sample_frames(tmp_path / "f.npz", artifact, SampleFrames.of([inputs]))
+    open_engine(artifact, dataclasses.replace(options, samples=tmp_path / "f.npz")).close()
+    open_engine(artifact, options).close()
+    monkeypatch.setattr(OpenVinoEngine, "form", OpenVinoEngine.form + 1)
+    with pytest.raises(EngineError, match="was not yet compared"):
+        open_engine(artifact, options)
 
 
 def test_int8_runs_the_artifacts_int8_graph(tmp_path):
@@ -166,3 +182,55 @@ def test_what_a_scan_takes_from_around_it_is_handed_in(tmp_path, captured):
     again = onnxruntime.InferenceSession(rewritten).run(["last", "more_rows"], inputs)
     for one, other in zip(expected, again, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def joined_in_int8(layer, axis):
+    """Two values side by side, one in int8 already, read in int8 by a layer."""
+    make = helper.make_node
+    channels, columns = (8 if axis == 1 else 4), (16 if axis == 3 else 8)
+    rng = np.random.default_rng(0)
+    shape = (3, channels, 3, 3) if layer == "Conv" else (columns, 5)
+    constants = {
+        "weight_int8": rng.integers(-127, 128, shape).astype(np.int8),
+        "weight_scale": np.float32(0.01),
+        "scale": np.float32(0.05),
+        "zero": np.int8(0),
+    }
+    nodes = [
+        make("QuantizeLinear", ["x", "scale", "zero"], ["x_int8"]),
+        make("DequantizeLinear", ["x_int8", "scale", "zero"], ["rounded"]),
+        make("Sigmoid", ["z"], ["other"]),
+        make("Concat", ["rounded", "other"], ["both"], axis=axis),
+        make("QuantizeLinear", ["both", "scale", "zero"], ["both_int8"]),
+        make("DequantizeLinear", ["both_int8", "scale", "zero"], ["read"]),
+        make("DequantizeLinear", ["weight_int8", "weight_scale", "zero"], ["weight"]),
+        make(layer, ["read", "weight"], ["y"]),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "joined",
+        [value(name, TensorProto.FLOAT, (1, 4, 8, 8)) for name in ("x", "z")],
+        [value("y", TensorProto.FLOAT, [None] * 4)],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
+        value_info=[value("both_int8", TensorProto.INT8, None)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3])
+@pytest.mark.parametrize("layer", ["Conv", "MatMul"])
+def test_what_is_read_in_int8_behind_a_concat_is_right(tmp_path, layer, axis):
+    path = tmp_path / "graph.onnx"
+    onnx.save(joined_in_int8(layer, axis), path)
+    rng = np.random.default_rng(1)
+    inputs = {name: rng.normal(0, 2, (1, 4, 8, 8)).astype(np.float32) for name in ("x", "z")}
+    (expected,) = onnxruntime.InferenceSession(path).run(["y"], inputs)
+    rewritten = readable_graph(path)
+    onnx.checker.check_model(onnx.load_from_string(rewritten), full_check=True)
+    (again,) = onnxruntime.InferenceSession(rewritten).run(["y"], inputs)
+    np.testing.assert_allclose(again, expected, rtol=1e-5, atol=1e-5)
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    core = openvino.Core()
+    given = core.compile_model(core.read_model(rewritten), "CPU", settings)(inputs)
+    np.testing.assert_allclose(given["y"], expected, rtol=1e-4, atol=1e-4)

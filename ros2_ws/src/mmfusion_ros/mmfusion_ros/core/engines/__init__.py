@@ -167,7 +167,7 @@ def _open_on_cpu(artifact: Artifact, options: EngineOptions, progress: Progress 
 
         engine = OnnxRuntimeEngine(artifact, options)
     try:
-        key = gate_key(artifact, engine.precision, engine.runs_with)
+        key = gate_key(artifact, engine.precision, engine.runs_with, engine.form)
         engine.gate = accept(engine, artifact, options, key, progress)
     except BaseException:
         engine.close()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmfusion_ros.core.artifact import Artifact, TensorSpec
 from mmfusion_ros.core.engines.engine import Engine
-from mmfusion_ros.core.engines.openvino_graph import readable_graph
+from mmfusion_ros.core.engines.openvino_graph import FORM, readable_graph
 from mmfusion_ros.core.engines.options import EngineOptions, half_of_the_cores
 from mmfusion_ros.core.errors import EngineError
 
@@ -32,6 +32,7 @@ class OpenVinoEngine(Engine):
     """
 
     backend = "openvino"
+    form = FORM
     selective_scan = "ONNX Scan, put in where the function is called"
 
     def __init__(self, artifact: Artifact, options: EngineOptions) -> None:
