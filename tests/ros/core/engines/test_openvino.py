@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -12,6 +16,7 @@ from onnx import TensorProto, helper
 
 from mmfusion_ros.core.artifact import open_artifact
 from mmfusion_ros.core.engines import EngineOptions, open_engine
+from mmfusion_ros.core.engines import openvino as engine_module
 from mmfusion_ros.core.engines.openvino import OpenVinoEngine
 from mmfusion_ros.core.engines.openvino_graph import readable_graph
 from mmfusion_ros.core.engines.sample_frames import SampleFrames, write_sample_frames
@@ -77,7 +82,9 @@ def test_what_the_processor_lacks_is_refused(artifact, precision):
     there = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if CAPABILITIES[precision] in there:
         pytest.skip(f"this processor computes in {precision}")
-    with pytest.raises(EngineError, match=rf"nothing in {precision} on this .*, only in fp32 and"):
+    with pytest.raises(
+        EngineError, match=rf"nothing in {precision} on this .*, only in fp32.* and, of int8"
+    ):
         open_engine(artifact, EngineOptions("openvino", precision=precision))
 
 
@@ -112,6 +119,104 @@ def test_int8_runs_the_artifacts_int8_graph(tmp_path):
         np.testing.assert_array_equal(engine.run(inputs)["fused"], inputs["rgb"] + 1)
         (measure,) = engine.gate.measures
         assert measure.value == pytest.approx(48.13, abs=0.01)
+
+
+def opened_and_run(artifact, **options):
+    """The fused picture, and the threads that it was computed with."""
+    rng = np.random.default_rng(0)
+    inputs = {
+        name: rng.integers(0, 100, spec.shape).astype(spec.dtype)
+        for name, spec in artifact.inputs.items()
+    }
+    with open_engine(artifact, EngineOptions("openvino", **options)) as engine:
+        compiled = engine._request.get_compiled_model()
+        fused = engine.run(inputs)["fused"].copy()
+        return fused, compiled.get_property("INFERENCE_NUM_THREADS")
+
+
+def never(path):
+    raise AssertionError("it was compiled before")
+
+
+def test_what_was_compiled_is_loaded_at_the_next_start(artifact, tmp_path, monkeypatch):
+    first, threads = opened_and_run(artifact, cache=tmp_path, threads=1)
+    monkeypatch.setattr(engine_module, "readable_graph", never)
+    second, more_threads = opened_and_run(artifact, cache=tmp_path, threads=2)
+    np.testing.assert_array_equal(first, second)
+    assert first.any()
+    assert (threads, more_threads) == (1, 2)
+
+
+def test_another_form_or_precision_is_compiled_anew(tmp_path, monkeypatch):
+    folder = write_artifact(tmp_path / "small")
+    add_reduced_graph(folder, off_by=1, tolerances={"fused": {"psnr_db": 45}})
+    artifact = open_artifact(folder)
+
+    def kept():
+        return len(list((tmp_path / "openvino").glob("*.engine")))
+
+    OpenVinoEngine(artifact, EngineOptions(cache=tmp_path)).close()
+    assert kept() == 1
+    OpenVinoEngine(artifact, EngineOptions(cache=tmp_path, precision="int8")).close()
+    assert kept() == 2
+    monkeypatch.setattr(OpenVinoEngine, "form", OpenVinoEngine.form + 1)
+    OpenVinoEngine(artifact, EngineOptions(cache=tmp_path)).close()
+    assert kept() == 3
+
+
+@pytest.mark.parametrize(
+    ("vouched_for", "reason"),
+    [(False, "its SHA-256 is not that of its description"), (True, "does not load it")],
+)
+def test_a_damaged_entry_is_compiled_anew(artifact, tmp_path, caplog, vouched_for, reason):
+    first, _ = opened_and_run(artifact, cache=tmp_path)
+    (entry,) = (tmp_path / "openvino").glob("*.engine")
+    good = entry.read_bytes()
+    damaged = b"\0" * len(good)
+    entry.write_bytes(damaged)
+    if vouched_for:
+        description = entry.with_suffix(".json")
+        told = json.loads(description.read_text())
+        told["sha256"] = hashlib.sha256(damaged).hexdigest()
+        description.write_text(json.dumps(told))
+    again, _ = opened_and_run(artifact, cache=tmp_path)
+    np.testing.assert_array_equal(again, first)
+    (line,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert f"{entry} cannot be used: " in line
+    assert reason in line
+    assert line.endswith("building it anew")
+    assert entry.read_bytes() != damaged
+
+
+def test_where_nothing_can_be_kept_it_runs_all_the_same(artifact, tmp_path, caplog):
+    (tmp_path / "cache").write_text("a file")
+    fused, _ = opened_and_run(artifact, cache=tmp_path / "cache")
+    assert fused.any()
+    assert "cannot be written" in caplog.text
+
+
+OPENS = """
+import logging, sys
+from pathlib import Path
+from mmfusion_ros.core.artifact import open_artifact
+from mmfusion_ros.core.engines import EngineOptions, open_engine
+
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+artifact = open_artifact(Path(sys.argv[1]))
+open_engine(artifact, EngineOptions("openvino", cache=Path(sys.argv[2]))).close()
+print("opened")
+"""
+
+
+def test_of_two_nodes_that_start_together_one_compiles(artifact, tmp_path):
+    command = [sys.executable, "-c", OPENS, str(artifact.folder), str(tmp_path)]
+    nodes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    said = [node.communicate(timeout=120)[0] for node in nodes]
+    assert all(text.endswith("opened\n") for text in said), said
+    assert sum("kept as" in text for text in said) == 1
 
 
 def scanning(captured: int) -> onnx.ModelProto:
