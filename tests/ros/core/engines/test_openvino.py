@@ -77,6 +77,26 @@ def test_nothing_is_copied(artifact):
         assert seen.ctypes.data == outputs["fused"].ctypes.data
 
 
+def test_bf16_is_computed_in_where_the_processor_can_and_is_compared(tmp_path):
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor does not compute in bf16")
+    folder = write_artifact(tmp_path / "small")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["tolerances"] = {"fused": {"psnr_db": 45}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    artifact = open_artifact(folder)
+    inputs = {name: np.ones(spec.shape, spec.dtype) for name, spec in artifact.inputs.items()}
+    write_sample_frames(tmp_path / "f.npz", artifact, SampleFrames.of([inputs]))
+    options = EngineOptions("openvino", precision="bf16", cache=tmp_path)
+    with pytest.raises(EngineError, match="openvino in bf16 was not yet compared"):
+        open_engine(artifact, options)
+    options = dataclasses.replace(options, samples=tmp_path / "f.npz")
+    with open_engine(artifact, options) as engine:
+        compiled = engine._request.get_compiled_model()
+        assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "bf16"
+        assert engine.gate.passed
+
+
 @pytest.mark.parametrize("precision", CAPABILITIES)
 def test_what_the_processor_lacks_is_refused(artifact, precision):
     there = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
