@@ -25,6 +25,12 @@ from mmfusion.export import build_graph, export_artifact
 from mmfusion.graph.cameras import CameraSpec
 from mmfusion.reduce import reduce_artifact
 from mmfusion.reduced_types import reduce_types
+from mmfusion_ros.check_graph import check_graph
+from mmfusion_ros.core.artifact import open_artifact
+from mmfusion_ros.core.engines import EngineOptions
+from mmfusion_ros.core.engines.openvino import OpenVinoEngine
+from mmfusion_ros.core.engines.precision_gate import compare
+from mmfusion_ros.core.engines.sample_frames import read_sample_frames
 
 pytestmark = [pytest.mark.torch, pytest.mark.export]
 SIZE = (120, 160)
@@ -129,6 +135,22 @@ def test_int8_keeps_the_tolerances_of_the_bundled_artifact(quantised):
         0 < np.abs(saliency[0] - saliency[1]).mean() < tolerances["saliency"]["mean_absolute_error"]
     )
     assert psnr(*(run(graph, frames) for graph in graphs)) > tolerances["fused"]["psnr_db"]
+
+
+def test_int8_is_near_in_openvino_too(quantised):
+    pytest.importorskip("openvino")
+    artifact = open_artifact(quantised)
+    frames = read_sample_frames(quantised.parent / "frames.npz", artifact)
+    with OpenVinoEngine(artifact, EngineOptions(precision="int8", threads=1)) as engine:
+        result = compare(engine, artifact, frames, threads=1)
+    assert result.passed, [str(measure) for measure in result.measures]
+
+
+def test_tensorrt_takes_int8(quantised):
+    pytest.importorskip("tensorrt_rtx")
+    check = check_graph(quantised / "graph.int8.onnx")
+    assert not check.problem
+    assert check.engine_bytes
 
 
 def test_the_networks_compute_in_half_and_the_scans_do_not(artifact):

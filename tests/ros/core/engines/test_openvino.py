@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -12,6 +16,8 @@ from onnx import TensorProto, helper
 
 from mmfusion_ros.core.artifact import open_artifact
 from mmfusion_ros.core.engines import EngineOptions, open_engine
+from mmfusion_ros.core.engines import openvino as engine_module
+from mmfusion_ros.core.engines.openvino import OpenVinoEngine
 from mmfusion_ros.core.engines.openvino_graph import readable_graph
 from mmfusion_ros.core.engines.sample_frames import SampleFrames, write_sample_frames
 from mmfusion_ros.core.errors import EngineError
@@ -71,13 +77,50 @@ def test_nothing_is_copied(artifact):
         assert seen.ctypes.data == outputs["fused"].ctypes.data
 
 
+def test_bf16_is_computed_in_where_the_processor_can_and_is_compared(tmp_path):
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor does not compute in bf16")
+    folder = write_artifact(tmp_path / "small")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["tolerances"] = {"fused": {"psnr_db": 45}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    artifact = open_artifact(folder)
+    inputs = {name: np.ones(spec.shape, spec.dtype) for name, spec in artifact.inputs.items()}
+    write_sample_frames(tmp_path / "f.npz", artifact, SampleFrames.of([inputs]))
+    options = EngineOptions("openvino", precision="bf16", cache=tmp_path)
+    with pytest.raises(EngineError, match="openvino in bf16 was not yet compared"):
+        open_engine(artifact, options)
+    options = dataclasses.replace(options, samples=tmp_path / "f.npz")
+    with open_engine(artifact, options) as engine:
+        compiled = engine._request.get_compiled_model()
+        assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "bf16"
+        assert engine.gate.passed
+
+
 @pytest.mark.parametrize("precision", CAPABILITIES)
 def test_what_the_processor_lacks_is_refused(artifact, precision):
     there = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if CAPABILITIES[precision] in there:
         pytest.skip(f"this processor computes in {precision}")
-    with pytest.raises(EngineError, match=rf"nothing in {precision} on this .*, only in fp32 and"):
+    with pytest.raises(
+        EngineError, match=rf"nothing in {precision} on this .*, only in fp32.* and, of int8"
+    ):
         open_engine(artifact, EngineOptions("openvino", precision=precision))
+
+
+def test_what_another_form_of_the_graph_was_measured_at_does_not_count(tmp_path, monkeypatch):
+    folder = write_artifact(tmp_path / "small")
+    add_reduced_graph(folder, off_by=1, tolerances={"fused": {"psnr_db": 45}})
+    artifact = open_artifact(folder)
+    options = EngineOptions("openvino", precision="int8", cache=tmp_path)
+    inputs = {name: np.zeros(spec.shape, spec.dtype) for name, spec in artifact.inputs.items()}
+    inputs["rgb"][:] = np.arange(64)[:, None]
+    write_sample_frames(tmp_path / "f.npz", artifact, SampleFrames.of([inputs]))
+    open_engine(artifact, dataclasses.replace(options, samples=tmp_path / "f.npz")).close()
+    open_engine(artifact, options).close()
+    monkeypatch.setattr(OpenVinoEngine, "form", OpenVinoEngine.form + 1)
+    with pytest.raises(EngineError, match="was not yet compared"):
+        open_engine(artifact, options)
 
 
 def test_int8_runs_the_artifacts_int8_graph(tmp_path):
@@ -96,6 +139,104 @@ def test_int8_runs_the_artifacts_int8_graph(tmp_path):
         np.testing.assert_array_equal(engine.run(inputs)["fused"], inputs["rgb"] + 1)
         (measure,) = engine.gate.measures
         assert measure.value == pytest.approx(48.13, abs=0.01)
+
+
+def opened_and_run(artifact, **options):
+    """The fused picture, and the threads that it was computed with."""
+    rng = np.random.default_rng(0)
+    inputs = {
+        name: rng.integers(0, 100, spec.shape).astype(spec.dtype)
+        for name, spec in artifact.inputs.items()
+    }
+    with open_engine(artifact, EngineOptions("openvino", **options)) as engine:
+        compiled = engine._request.get_compiled_model()
+        fused = engine.run(inputs)["fused"].copy()
+        return fused, compiled.get_property("INFERENCE_NUM_THREADS")
+
+
+def never(path):
+    raise AssertionError("it was compiled before")
+
+
+def test_what_was_compiled_is_loaded_at_the_next_start(artifact, tmp_path, monkeypatch):
+    first, threads = opened_and_run(artifact, cache=tmp_path, threads=1)
+    monkeypatch.setattr(engine_module, "readable_graph", never)
+    second, more_threads = opened_and_run(artifact, cache=tmp_path, threads=2)
+    np.testing.assert_array_equal(first, second)
+    assert first.any()
+    assert (threads, more_threads) == (1, 2)
+
+
+def test_another_form_or_precision_is_compiled_anew(tmp_path, monkeypatch):
+    folder = write_artifact(tmp_path / "small")
+    add_reduced_graph(folder, off_by=1, tolerances={"fused": {"psnr_db": 45}})
+    artifact = open_artifact(folder)
+
+    def kept():
+        return len(list((tmp_path / "openvino").glob("*.engine")))
+
+    OpenVinoEngine(artifact, EngineOptions(cache=tmp_path)).close()
+    assert kept() == 1
+    OpenVinoEngine(artifact, EngineOptions(cache=tmp_path, precision="int8")).close()
+    assert kept() == 2
+    monkeypatch.setattr(OpenVinoEngine, "form", OpenVinoEngine.form + 1)
+    OpenVinoEngine(artifact, EngineOptions(cache=tmp_path)).close()
+    assert kept() == 3
+
+
+@pytest.mark.parametrize(
+    ("vouched_for", "reason"),
+    [(False, "its SHA-256 is not that of its description"), (True, "does not load it")],
+)
+def test_a_damaged_entry_is_compiled_anew(artifact, tmp_path, caplog, vouched_for, reason):
+    first, _ = opened_and_run(artifact, cache=tmp_path)
+    (entry,) = (tmp_path / "openvino").glob("*.engine")
+    good = entry.read_bytes()
+    damaged = b"\0" * len(good)
+    entry.write_bytes(damaged)
+    if vouched_for:
+        description = entry.with_suffix(".json")
+        told = json.loads(description.read_text())
+        told["sha256"] = hashlib.sha256(damaged).hexdigest()
+        description.write_text(json.dumps(told))
+    again, _ = opened_and_run(artifact, cache=tmp_path)
+    np.testing.assert_array_equal(again, first)
+    (line,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert f"{entry} cannot be used: " in line
+    assert reason in line
+    assert line.endswith("building it anew")
+    assert entry.read_bytes() != damaged
+
+
+def test_where_nothing_can_be_kept_it_runs_all_the_same(artifact, tmp_path, caplog):
+    (tmp_path / "cache").write_text("a file")
+    fused, _ = opened_and_run(artifact, cache=tmp_path / "cache")
+    assert fused.any()
+    assert "cannot be written" in caplog.text
+
+
+OPENS = """
+import logging, sys
+from pathlib import Path
+from mmfusion_ros.core.artifact import open_artifact
+from mmfusion_ros.core.engines import EngineOptions, open_engine
+
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+artifact = open_artifact(Path(sys.argv[1]))
+open_engine(artifact, EngineOptions("openvino", cache=Path(sys.argv[2]))).close()
+print("opened")
+"""
+
+
+def test_of_two_nodes_that_start_together_one_compiles(artifact, tmp_path):
+    command = [sys.executable, "-c", OPENS, str(artifact.folder), str(tmp_path)]
+    nodes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    said = [node.communicate(timeout=120)[0] for node in nodes]
+    assert all(text.endswith("opened\n") for text in said), said
+    assert sum("kept as" in text for text in said) == 1
 
 
 def scanning(captured: int) -> onnx.ModelProto:
@@ -166,3 +307,55 @@ def test_what_a_scan_takes_from_around_it_is_handed_in(tmp_path, captured):
     again = onnxruntime.InferenceSession(rewritten).run(["last", "more_rows"], inputs)
     for one, other in zip(expected, again, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def joined_in_int8(layer, axis):
+    """Two values side by side, one in int8 already, read in int8 by a layer."""
+    make = helper.make_node
+    channels, columns = (8 if axis == 1 else 4), (16 if axis == 3 else 8)
+    rng = np.random.default_rng(0)
+    shape = (3, channels, 3, 3) if layer == "Conv" else (columns, 5)
+    constants = {
+        "weight_int8": rng.integers(-127, 128, shape).astype(np.int8),
+        "weight_scale": np.float32(0.01),
+        "scale": np.float32(0.05),
+        "zero": np.int8(0),
+    }
+    nodes = [
+        make("QuantizeLinear", ["x", "scale", "zero"], ["x_int8"]),
+        make("DequantizeLinear", ["x_int8", "scale", "zero"], ["rounded"]),
+        make("Sigmoid", ["z"], ["other"]),
+        make("Concat", ["rounded", "other"], ["both"], axis=axis),
+        make("QuantizeLinear", ["both", "scale", "zero"], ["both_int8"]),
+        make("DequantizeLinear", ["both_int8", "scale", "zero"], ["read"]),
+        make("DequantizeLinear", ["weight_int8", "weight_scale", "zero"], ["weight"]),
+        make(layer, ["read", "weight"], ["y"]),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "joined",
+        [value(name, TensorProto.FLOAT, (1, 4, 8, 8)) for name in ("x", "z")],
+        [value("y", TensorProto.FLOAT, [None] * 4)],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
+        value_info=[value("both_int8", TensorProto.INT8, None)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3])
+@pytest.mark.parametrize("layer", ["Conv", "MatMul"])
+def test_what_is_read_in_int8_behind_a_concat_is_right(tmp_path, layer, axis):
+    path = tmp_path / "graph.onnx"
+    onnx.save(joined_in_int8(layer, axis), path)
+    rng = np.random.default_rng(1)
+    inputs = {name: rng.normal(0, 2, (1, 4, 8, 8)).astype(np.float32) for name in ("x", "z")}
+    (expected,) = onnxruntime.InferenceSession(path).run(["y"], inputs)
+    rewritten = readable_graph(path)
+    onnx.checker.check_model(onnx.load_from_string(rewritten), full_check=True)
+    (again,) = onnxruntime.InferenceSession(rewritten).run(["y"], inputs)
+    np.testing.assert_allclose(again, expected, rtol=1e-5, atol=1e-5)
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    core = openvino.Core()
+    given = core.compile_model(core.read_model(rewritten), "CPU", settings)(inputs)
+    np.testing.assert_allclose(given["y"], expected, rtol=1e-4, atol=1e-4)

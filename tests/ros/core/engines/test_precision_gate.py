@@ -333,6 +333,8 @@ def test_the_key_is_of_all_that_matters(tmp_path):
     assert before in keys
     assert len(keys | {gate_key(bench.artifact, "int8", "onnxruntime 1.20")}) == 7
     assert before.startswith("small-onnxruntime-int8-")
+    forms = {gate_key(bench.artifact, "int8", "openvino 2026.4", form) for form in range(3)}
+    assert len(forms) == 3
 
 
 def test_a_result_survives_json():

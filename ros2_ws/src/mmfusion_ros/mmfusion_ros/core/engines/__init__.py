@@ -161,13 +161,13 @@ def _open_on_cpu(artifact: Artifact, options: EngineOptions, progress: Progress 
     if options.backend == "openvino":
         from mmfusion_ros.core.engines.openvino import OpenVinoEngine  # noqa: PLC0415
 
-        engine = OpenVinoEngine(artifact, options)
+        engine = OpenVinoEngine(artifact, options, progress)
     else:
         from mmfusion_ros.core.engines.onnx_runtime import OnnxRuntimeEngine  # noqa: PLC0415
 
         engine = OnnxRuntimeEngine(artifact, options)
     try:
-        key = gate_key(artifact, engine.precision, engine.runs_with)
+        key = gate_key(artifact, engine.precision, engine.runs_with, engine.form)
         engine.gate = accept(engine, artifact, options, key, progress)
     except BaseException:
         engine.close()

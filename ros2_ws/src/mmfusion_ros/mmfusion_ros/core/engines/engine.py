@@ -22,6 +22,8 @@ class Engine(Protocol):
         backend: that runs it.
         precision: that it is run in.
         builder: what it was built from: ``onnx``, the artifact's graph, or a compiler's name.
+        form: of the graph that is made of the artifact's for the library; 0 if it takes that as it
+            is.
         selective_scan: how it computes that operator; empty if it runs no graph.
         gate: comparison with fp32 that let it pass; None where none was needed.
         stands_in: why it runs instead of the engine that was asked for; empty if it is that one.
@@ -29,6 +31,7 @@ class Engine(Protocol):
 
     backend: str
     precision: str
+    form: int = 0
     selective_scan: str
     builder: str = ONNX
     gate: GateResult | None = None

@@ -30,8 +30,25 @@ class UnusableEngineError(EngineError):
 
 
 @dataclass(frozen=True)
-class EngineKey:
-    """Whatever makes an engine another one.
+class CacheKey:
+    """Whatever makes an engine another one; each library's own kind lists it."""
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """In clear, as JSON gives it back."""
+        document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return document
+
+    @property
+    def digest(self) -> str:
+        """Short name; equal for equal keys only."""
+        told = json.dumps(self.document, sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class EngineKey(CacheKey):
+    """Of TensorRT's engines.
 
     Attributes:
         builder: what the engine is built from: ``onnx``, or the compiler of a PyTorch graph.
@@ -55,19 +72,6 @@ class EngineKey:
     plugin: str
     settings: Mapping[str, object]
 
-    @property
-    def document(self) -> dict[str, Any]:
-        """In clear, for JSON."""
-        document = asdict(self)
-        document["compute_capability"] = list(self.compute_capability)
-        return document
-
-    @property
-    def digest(self) -> str:
-        """Short name; equal for equal keys only."""
-        told = json.dumps(self.document, sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()[:32]
-
 
 class EngineCache:
     """A folder of engines; several processes may use it at a time.
@@ -80,17 +84,17 @@ class EngineCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def engine_path(self, key: EngineKey) -> Path:
+    def engine_path(self, key: CacheKey) -> Path:
         """Where the engine of a key lies."""
         return self._folder / f"{key.digest}.engine"
 
-    def description_path(self, key: EngineKey) -> Path:
+    def description_path(self, key: CacheKey) -> Path:
         """Where the engine of a key is described."""
         return self._folder / f"{key.digest}.json"
 
     def obtain(
         self,
-        keys: Sequence[EngineKey],
+        keys: Sequence[CacheKey],
         build: Callable[[], bytes],
         use: Callable[[bytes, Path, str], _Opened],
         progress: Progress | None = None,
@@ -126,7 +130,7 @@ class EngineCache:
             self._keep(key, engine, digest, time.monotonic() - started)
         return use(engine, self.engine_path(key), digest)
 
-    def _stamp(self, key: EngineKey) -> tuple[int, int] | None:
+    def _stamp(self, key: CacheKey) -> tuple[int, int] | None:
         """Another one once the engine was written again; None if there is none."""
         try:
             status = self.description_path(key).stat()
@@ -135,7 +139,7 @@ class EngineCache:
         return status.st_ino, status.st_mtime_ns
 
     def use_kept(
-        self, key: EngineKey, use: Callable[[bytes, Path, str], _Opened], otherwise: str
+        self, key: CacheKey, use: Callable[[bytes, Path, str], _Opened], otherwise: str
     ) -> _Opened | None:
         """An engine from the folder; None, and a warning if it is unusable, where there is none.
 
@@ -155,7 +159,7 @@ class EngineCache:
             _logger.warning("engine: %s cannot be used: %s; %s", path, error, otherwise)
             return None
 
-    def others(self, key: EngineKey) -> list[str]:
+    def others(self, key: CacheKey) -> list[str]:
         """The engines under other keys, and in what they differ: ``X.engine (gpu Thor, not Orin)``.
 
         Empty if there is one under this key, usable or not.
@@ -167,7 +171,7 @@ class EngineCache:
             for path in sorted(self._folder.glob("*.engine"))
         ]
 
-    def _load(self, key: EngineKey) -> tuple[bytes, str] | None:
+    def _load(self, key: CacheKey) -> tuple[bytes, str] | None:
         """The engine and its SHA-256; None if there is none.
 
         Raises:
@@ -199,7 +203,7 @@ class EngineCache:
             raise UnusableEngineError("its SHA-256 is not that of its description")
         return engine, digest
 
-    def _keep(self, key: EngineKey, engine: bytes, digest: str, seconds: float) -> None:
+    def _keep(self, key: CacheKey, engine: bytes, digest: str, seconds: float) -> None:
         description = {
             "key": key.document,
             "built": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
@@ -225,7 +229,7 @@ class EngineCache:
             _logger.info("engine: kept as %s", self.engine_path(key))
 
     @contextlib.contextmanager
-    def _alone(self, key: EngineKey, progress: Progress | None) -> Iterator[None]:
+    def _alone(self, key: CacheKey, progress: Progress | None) -> Iterator[None]:
         """Hold the lock of a key, where there can be one.
 
         The system lets go of it when a process ends, however it ends. The file stays: another
@@ -248,7 +252,7 @@ class EngineCache:
                 self._sweep(key)
             yield
 
-    def _sweep(self, key: EngineKey) -> None:
+    def _sweep(self, key: CacheKey) -> None:
         """Remove what a killed builder of this key was writing, as far as it is ours to remove."""
         for final in (self.engine_path(key), self.description_path(key)):
             for path in self._folder.glob(f".{final.name}.*"):
@@ -256,7 +260,7 @@ class EngineCache:
                     path.unlink()
 
 
-def _difference(description: Path, key: EngineKey) -> str:
+def _difference(description: Path, key: CacheKey) -> str:
     """In what an engine differs from a key, for people."""
     try:
         told = dict(json.loads(description.read_text(encoding="utf-8"))["key"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import io
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +14,11 @@ from numpy.typing import NDArray
 
 from mmfusion_ros.core.artifact import Artifact, TensorSpec
 from mmfusion_ros.core.engines.engine import Engine
-from mmfusion_ros.core.engines.openvino_graph import readable_graph
+from mmfusion_ros.core.engines.engine_cache import CacheKey, EngineCache, UnusableEngineError
+from mmfusion_ros.core.engines.openvino_graph import FORM, readable_graph
 from mmfusion_ros.core.engines.options import EngineOptions, half_of_the_cores
+from mmfusion_ros.core.engines.precision_gate import machine_name
+from mmfusion_ros.core.engines.progress import Progress
 from mmfusion_ros.core.errors import EngineError
 
 if TYPE_CHECKING:
@@ -22,6 +28,26 @@ _INSTALL = "install both with 'pip install openvino onnx'"
 # What the plugin calls each precision, as a hint and as a capability of the processor.
 _HINTS = {"fp32": ("f32", "FP32"), "bf16": ("bf16", "BF16"), "fp16": ("f16", "FP16")}
 _INT8 = "int8"
+_CACHE = "openvino"  # in the folder of the cache, beside TensorRT's
+
+
+@dataclass(frozen=True)
+class OpenVinoKey(CacheKey):
+    """Of compiled graphs.
+
+    Attributes:
+        graph: SHA-256 of the artifact's graph.
+        form: of the graph that is made of it.
+        processor: kind of processor, with what its arithmetic can do.
+        library: name and full version.
+        precision: that is computed in.
+    """
+
+    graph: str
+    form: int
+    processor: str
+    library: str
+    precision: str
 
 
 class OpenVinoEngine(Engine):
@@ -32,16 +58,20 @@ class OpenVinoEngine(Engine):
     """
 
     backend = "openvino"
+    form = FORM
     selective_scan = "ONNX Scan, put in where the function is called"
 
-    def __init__(self, artifact: Artifact, options: EngineOptions) -> None:
-        """Compile the graph.
+    def __init__(
+        self, artifact: Artifact, options: EngineOptions, progress: Progress | None = None
+    ) -> None:
+        """Compile the graph, unless it was compiled before and is in the cache.
 
         fp32, fp16 and bf16 run the fp32 graph, computed so; int8 runs the artifact's int8 graph.
 
         Args:
             artifact: opened artifact.
-            options: precision, and threads of one run; 0 for half of the cores.
+            options: precision, cache, and threads of one run; 0 for half of the cores.
+            progress: called while another process compiles the same.
 
         Raises:
             EngineError: if OpenVINO is missing or refuses the graph, or the processor has no
@@ -57,7 +87,15 @@ class OpenVinoEngine(Engine):
             ) from error
         self.precision = options.precision
         self.runs_with = f"openvino {openvino.__version__.partition('-')[0]}"
-        graph = artifact.graph_for(_INT8 if options.precision == _INT8 else "fp32")
+        in_int8 = options.precision == _INT8
+        graph = artifact.graph_for(_INT8 if in_int8 else "fp32")
+        key = OpenVinoKey(
+            graph=artifact.reduced_digests[_INT8] if in_int8 else artifact.digest,
+            form=self.form,
+            processor=machine_name(),
+            library=f"openvino {openvino.__version__}",
+            precision=options.precision,
+        )
         core = openvino.Core()
         settings = {
             "INFERENCE_PRECISION_HINT": _precision_hint(core, options.precision),
@@ -68,9 +106,30 @@ class OpenVinoEngine(Engine):
         self._outputs = {
             spec.name: np.zeros(spec.shape, spec.dtype) for spec in artifact.outputs.values()
         }
+
+        def compiled_anew() -> bytes:
+            stream = io.BytesIO()
+            try:
+                model = core.read_model(readable_graph(graph))
+                core.compile_model(model, "CPU", settings).export_model(stream)
+            except Exception as error:  # its exceptions share no other base
+                raise EngineError(
+                    f"{self.runs_with} cannot load {graph}: {_line(error)}"
+                ) from error
+            return stream.getvalue()
+
+        def loaded(compiled: bytes, _path: Path, _digest: str) -> openvino.CompiledModel:
+            try:
+                return core.import_model(compiled, "CPU", settings)
+            except Exception as error:
+                raise UnusableEngineError(
+                    f"{self.runs_with} does not load it: {_line(error)}"
+                ) from error
+
+        # What was compiled now runs by way of the cache too: each start computes alike.
+        cache = EngineCache(options.cache_folder / _CACHE)
+        compiled = cache.obtain([key], compiled_anew, loaded, progress)
         try:
-            model = core.read_model(readable_graph(graph))
-            compiled = core.compile_model(model, "CPU", settings)
             self._request: openvino.InferRequest | None = compiled.create_infer_request()
             for name, array in self._outputs.items():
                 self._request.set_tensor(name, openvino.Tensor(array, shared_memory=True))

@@ -155,16 +155,19 @@ class GateResult:
         )
 
 
-def gate_key(artifact: Artifact, precision: str, runs_with: str) -> str:
+def gate_key(artifact: Artifact, precision: str, runs_with: str, form: int = 0) -> str:
     """Name of what is kept of a CPU backend.
 
     Args:
         artifact: opened artifact.
         precision: below fp32.
         runs_with: backend and version.
+        form: of the graph, see `Engine`.
     """
     graph = artifact.reduced_digests.get(precision, artifact.digest)
     told = f"{artifact.digest}\n{graph}\n{runs_with}\n{precision}\n{machine_name()}"
+    if form:
+        told = f"{told}\n{form}"
     digest = hashlib.sha256(told.encode()).hexdigest()
     return f"{artifact.name}-{runs_with.partition(' ')[0]}-{precision}-{digest[:16]}"
 
