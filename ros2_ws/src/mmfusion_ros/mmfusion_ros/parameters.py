@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmfusion_ros.core.detections import MIN_SCORE
 from mmfusion_ros.core.engines import BACKENDS, FALLBACKS, PRECISIONS, EngineOptions
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Modality
@@ -147,7 +148,7 @@ class Settings:
         read_only=False,
     )
     min_score: float = _parameter(
-        0.3,
+        MIN_SCORE,
         "detections that score less are left out",
         limits=(0.0, 1.0),
         read_only=False,

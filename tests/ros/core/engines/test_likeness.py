@@ -82,7 +82,7 @@ def test_nothing_found_is_no_figure():
         (outputs(boxes=BOXES + np.float32(1)), 1),
         (outputs(boxes=BOXES + np.array([[0], [14], [0]], np.float32)), 0.5),
         (outputs(classes=1 - CLASSES), 0),
-        (outputs(scores=np.array([0.9, 0.3, 0], np.float32)), 1),  # slipped below the line
+        (outputs(scores=np.array([0.9, 0.2, 0], np.float32)), 1),  # slipped below the line
         (outputs(scores=np.array([0.9, 0.1, 0], np.float32)), 2 / 3),  # lost
         (outputs(scores=np.zeros(3, np.float32)), 0),
         (outputs(scores=np.array([0.9, np.nan, 0], np.float32)), 2 / 3),
@@ -91,6 +91,12 @@ def test_nothing_found_is_no_figure():
 def test_shares(other, expected):
     assert share((outputs(), other)) == pytest.approx(expected)
     assert share((other, outputs())) == pytest.approx(expected)
+
+
+def test_what_is_published_by_default_is_asked_for():
+    weak, nothing = (outputs(scores=np.float32([score, 0, 0])) for score in (0.31, 0))
+    assert share((weak, nothing)) == 0
+    assert math.isnan(share((outputs(scores=np.float32([0.29, 0, 0])), nothing)))
 
 
 def test_frames_are_counted_together():

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 # Of each class in one picture: COCO's evaluation looks at no more, so nothing is lost to it.
 MOST_DETECTIONS = 100
+# Detections that score less are published by those alone who ask for them.
+MIN_SCORE = 0.3
 
 
 @dataclass(frozen=True, eq=False)

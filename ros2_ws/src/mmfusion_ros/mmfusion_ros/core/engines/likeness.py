@@ -9,14 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmfusion_ros.core.detections import Detections, overlaps, suppress
+from mmfusion_ros.core.detections import MIN_SCORE, Detections, overlaps, suppress
 
 # Equal pictures have no PSNR; this stands for more than anything that differs can have.
 EQUAL_DB = 150.0
-# Detections that score less are not asked for...
-_SCORE = 0.5
-# ...but may match one that scores more: a score that slips below the line is no loss.
-_PARTNER_SCORE = 0.25
+# Detections that score less than is published are not asked for, but may match one that scores
+# more: a score that slips below the line is no loss.
+_PARTNER_SCORE = MIN_SCORE / 2
 _IOU = 0.5
 # Of the window of SSIM, and its two constants for 8-bit pictures.
 _SIGMA, _WIDTH = 1.5, 11
@@ -70,7 +69,7 @@ class MatchedShare:
         """Count one frame: outputs of both engines."""
         first, second = self._detections(reference), self._detections(other)
         for wanted, partners in ((first, second), (second, first)):
-            asked = wanted.above(_SCORE)
+            asked = wanted.above(MIN_SCORE)
             self.total += len(asked)
             self.matched += _with_partner(asked, partners)
 
