@@ -24,6 +24,7 @@ from mmfusion.graph.cameras import RIG_PACKING
 from mmfusion.graph.detections import JointBranch
 from mmfusion.graph.luma_fusion import LumaFusion
 from mmfusion.graph.saliency import SaliencyBranch
+from mmfusion.half_storage import store_in_half
 from mmfusion.layers.selective_scan_onnx import OPSET, add_selective_scan
 from mmfusion.manifest import validate_manifest
 from mmfusion.published import load_published
@@ -117,7 +118,10 @@ def export_artifact(composition: Composition, out: Path) -> None:
     graph, models = build_graph(composition)
     inputs = graph.example_inputs()
     outputs = example_outputs(graph, inputs)
-    encoded = onnx_model(graph, inputs, list(outputs)).SerializeToString()
+    model = onnx_model(graph, inputs, list(outputs))
+    if composition.weight_storage == "float16":
+        store_in_half(model, {name for name, _ in graph.named_buffers()})
+    encoded = model.SerializeToString()
     manifest = {
         "schema_version": 1,
         "name": out.resolve().name,
