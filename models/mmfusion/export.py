@@ -7,12 +7,14 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import onnx
 import torch
+from onnx_ir.passes.common import DeduplicateInitializersPass
 from torch import Tensor, nn
 
 from mmfusion.checkpoint import load_checkpoint
@@ -200,6 +202,8 @@ def onnx_model(
         )
     if program is None:
         raise ExportError("the exporter returned no graph")
+    # Tables of one size, and weights that a network applies twice, come out several times.
+    DeduplicateInitializersPass(size_limit=sys.maxsize)(program.model)
     model: onnx.ModelProto = program.model_proto
     add_selective_scan(model)
     for index, node in enumerate(model.graph.node):
