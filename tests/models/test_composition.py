@@ -107,8 +107,7 @@ def test_shipped_weights_state_what_was_measured_of_them(repo_root, name):
         stated += evaluation.quality
     assert stated
     artifact = repo_root / "artifacts" / f"{name}_640x480" / "manifest.json"
-    if name != "rgbdt_full":  # which is too large to be bundled
-        assert json.loads(artifact.read_text())["quality"] == stated
+    assert json.loads(artifact.read_text())["quality"] == stated
 
 
 def test_the_detection_network_may_fuse(tmp_path):
