@@ -20,6 +20,8 @@ from mmfusion.graph.depth_range import DepthRange
 from mmfusion.manifest import evaluation_validator, provenance_validator
 from mmfusion.registry import Role, list_models
 
+WEIGHT_STORAGES = ("float32", "float16")
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -128,14 +130,22 @@ class Composition:
         fusion: None if the detection network's fused picture is used.
         saliency: None for no saliency.
         detection: None for no detections.
+        weight_storage: one of `WEIGHT_STORAGES`: the type in which the file holds the weights of
+            layers; the graph computes in float32, see `mmfusion.half_storage`.
     """
 
     cameras: CameraSpec
     fusion: FusionPart | None
     saliency: SaliencyPart | None = None
     detection: DetectionPart | None = None
+    weight_storage: str = "float32"
 
     def __post_init__(self) -> None:
+        if self.weight_storage not in WEIGHT_STORAGES:
+            raise ExportError(
+                f"weight_storage is {self.weight_storage!r}; expected one of: "
+                f"{', '.join(WEIGHT_STORAGES)}"
+            )
         for shrunk in (self.fusion, self.detection):
             if shrunk is not None and not 1 <= shrunk.scale <= min(self.cameras.rgb_size):
                 raise ExportError(
@@ -251,6 +261,7 @@ def _composition(content: Mapping[str, Any], folder: Path) -> Composition:
             _weights(Role.DETECTION, detection, folder),
             **_whole(detection, "scale", "steps", "noise_seed"),
         ),
+        **_some(content, "weight_storage"),
     )
 
 

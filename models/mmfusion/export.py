@@ -7,12 +7,14 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import onnx
 import torch
+from onnx_ir.passes.common import DeduplicateInitializersPass
 from torch import Tensor, nn
 
 from mmfusion.checkpoint import load_checkpoint
@@ -24,6 +26,7 @@ from mmfusion.graph.cameras import RIG_PACKING
 from mmfusion.graph.detections import JointBranch
 from mmfusion.graph.luma_fusion import LumaFusion
 from mmfusion.graph.saliency import SaliencyBranch
+from mmfusion.half_storage import store_in_half
 from mmfusion.layers.selective_scan_onnx import OPSET, add_selective_scan
 from mmfusion.manifest import validate_manifest
 from mmfusion.published import load_published
@@ -117,7 +120,10 @@ def export_artifact(composition: Composition, out: Path) -> None:
     graph, models = build_graph(composition)
     inputs = graph.example_inputs()
     outputs = example_outputs(graph, inputs)
-    encoded = onnx_model(graph, inputs, list(outputs)).SerializeToString()
+    model = onnx_model(graph, inputs, list(outputs))
+    if composition.weight_storage == "float16":
+        store_in_half(model, {name for name, _ in graph.named_buffers()})
+    encoded = model.SerializeToString()
     manifest = {
         "schema_version": 1,
         "name": out.resolve().name,
@@ -196,6 +202,8 @@ def onnx_model(
         )
     if program is None:
         raise ExportError("the exporter returned no graph")
+    # Tables of one size, and weights that a network applies twice, come out several times.
+    DeduplicateInitializersPass(size_limit=sys.maxsize)(program.model)
     model: onnx.ModelProto = program.model_proto
     add_selective_scan(model)
     for index, node in enumerate(model.graph.node):

@@ -24,6 +24,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 
 from mmfusion.artifact import read_artifact
 from mmfusion.errors import ExportError
+from mmfusion.half_storage import widen
 from mmfusion.layers.selective_scan_onnx import DOMAIN
 from mmfusion.manifest import validate_manifest
 from mmfusion.reduced_types import reduce_types
@@ -63,6 +64,7 @@ def reduce_artifact(folder: Path, precision: str, samples: Path | None = None) -
     """
     manifest, encoded = read_artifact(folder)
     model = onnx.load_from_string(encoded)
+    widen(model)
     if not any(_in_network(node) for node in model.graph.node):
         raise ExportError(
             f"{folder / 'graph.onnx'} does not tell its networks' nodes from the others; export it "

@@ -63,7 +63,9 @@ def test_the_graph_has_fixed_shapes_and_each_backbone_once(exported):
     assert not DYNAMIC & set(operators)
     parameters = sum(p.numel() for p in graph.parameters())
     stored = sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
-    assert stored < 1.35 * parameters  # nothing is there twice
+    assert stored < 1.35 * parameters
+    constants = [(t.data_type, tuple(t.dims), t.raw_data) for t in model.graph.initializer]
+    assert len(set(constants)) == len(constants)  # nothing is there twice
 
 
 @pytest.mark.parametrize("present", SETS, ids="+".join)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -29,6 +30,7 @@ WHOLE = {
         "noise_seed": 3.0,
     },
     "extra_outputs": ["registered_thermal"],
+    "weight_storage": "float16",
 }
 
 
@@ -55,6 +57,15 @@ def test_everything_is_read(tmp_path):
     assert (detection.noise_seed, detection.steps, detection.scale) == (3, None, 1)
     assert isinstance(detection.noise_seed, int)
     assert detection.weights.provenance.terms == "mine"
+    assert composition.weight_storage == "float16"
+
+
+def test_weights_are_stored_in_float32_unless_stated(tmp_path):
+    content = {key: value for key, value in WHOLE.items() if key != "weight_storage"}
+    composition = read_composition(write(tmp_path, content))
+    assert composition.weight_storage == "float32"
+    with pytest.raises(ExportError, match="weight_storage is 'half'; expected one of: float32, fl"):
+        dataclasses.replace(composition, weight_storage="half")
 
 
 @pytest.mark.torch
@@ -96,8 +107,7 @@ def test_shipped_weights_state_what_was_measured_of_them(repo_root, name):
         stated += evaluation.quality
     assert stated
     artifact = repo_root / "artifacts" / f"{name}_640x480" / "manifest.json"
-    if name != "rgbdt_full":  # which is too large to be bundled
-        assert json.loads(artifact.read_text())["quality"] == stated
+    assert json.loads(artifact.read_text())["quality"] == stated
 
 
 def test_the_detection_network_may_fuse(tmp_path):
@@ -134,6 +144,10 @@ def with_(section, **values):
         (with_("detection", scale=1000), "scale is 1000; expected 1 to 480"),
         (with_("detection", steps=1.5), r"\$\.detection\.steps: 1.5 is not of type 'integer'"),
         ({**WHOLE, "fusion": "saliency"}, r"\$\.fusion"),
+        (
+            {**WHOLE, "weight_storage": "half"},
+            r"\$\.weight_storage: 'half' is not one of \['float32', 'float16'\]",
+        ),
         (["cameras"], r"\$: .* is not of type 'object'"),
     ],
 )

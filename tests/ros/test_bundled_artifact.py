@@ -1,4 +1,4 @@
-"""The artifact that ships, on real pictures: every set of cameras gives something sensible."""
+"""The artifacts that ship, on real pictures: every set of cameras gives something sensible."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ SETS = [CAMERAS, ("rgb", "thermal"), ("rgb", "depth"), ("rgb",)]
 STEMS = ("mm5_071", "mm5_231")
 
 
-@pytest.fixture(scope="module")
-def engine(repo_root):
-    artifact = open_artifact(repo_root / "artifacts" / "rgbdt_tiny_640x480")
-    with open_engine(artifact, EngineOptions("onnxruntime")) as engine:
+def open_bundled(repo_root, name):
+    artifact = open_artifact(repo_root / "artifacts" / f"{name}_640x480")
+    return open_engine(artifact, EngineOptions("onnxruntime"))
+
+
+@pytest.fixture(scope="module", params=["rgbdt_tiny", "rgbdt_full"])
+def engine(repo_root, request):
+    with open_bundled(repo_root, request.param) as engine:
         yield engine
 
 
@@ -74,6 +78,26 @@ def test_warm_things_are_brighter_than_without_thermal(engine, repo_root):
     fused = run(engine, images, CAMERAS)["fused"]
     assert fused[mask].mean() > 1.3 * plain[mask].mean()
     assert abs(fused[~mask].mean() - plain[~mask].mean()) < 25
+
+
+@pytest.mark.parametrize(
+    ("part", "outputs"),
+    [
+        ("rgbdt_tiny", {"fused", "saliency", "thermal_range_next"}),
+        ("efficientmfd_lite0", {"boxes", "scores", "classes", "box_depth"}),
+    ],
+)
+def test_the_full_graph_gives_what_its_parts_give(repo_root, part, outputs):
+    images, _ = read(repo_root / "data" / "courtyard", "000020")
+    with open_bundled(repo_root, part) as engine:
+        expected = run(engine, images, CAMERAS)
+    with open_bundled(repo_root, "rgbdt_full") as engine:
+        given = run(engine, images, CAMERAS)
+    assert outputs <= given.keys()
+    for name in outputs:
+        ours, theirs = given[name].astype(np.float64), expected[name].astype(np.float64)
+        grey_level = 1 if given[name].dtype == np.uint8 else 1e-4
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=grey_level, err_msg=name)
 
 
 def test_no_picture_jumps_when_cameras_come_and_go(engine, scene):

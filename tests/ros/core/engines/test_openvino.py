@@ -34,8 +34,9 @@ def artifact(tmp_path_factory):
     return open_artifact(write_artifact(folder, detections=True, saliency=True))
 
 
-def test_the_bundled_artifact_gives_the_same_within_a_grey_level(repo_root):
-    artifact = open_artifact(repo_root / "artifacts" / "s4fusion_tiny_640x480")
+@pytest.mark.parametrize("name", ["s4fusion_tiny", "rgbdt_tiny"])
+def test_a_bundled_artifact_gives_the_same_within_a_grey_level(repo_root, name):
+    artifact = open_artifact(repo_root / "artifacts" / f"{name}_640x480")
     rng = np.random.default_rng(0)
     inputs = {
         **{

@@ -63,6 +63,42 @@ def test_bundled_graphs_give_the_same(folder):
             assert not np.array_equal(array, inputs["thermal_range"])
 
 
+def test_weights_stored_in_half_are_float32_to_the_parser():
+    values = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float16)
+    nodes = [
+        helper.make_node("Cast", ["kernel_half"], ["kernel"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["x", "kernel"], ["seen"]),
+        helper.make_node("Cast", ["seen"], ["short"], to=TensorProto.FLOAT16),
+        helper.make_node("Mul", ["short", "gain"], ["louder"]),
+        helper.make_node("Cast", ["louder"], ["y"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["gain"], ["whole"], to=TensorProto.INT32),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "half",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 6, 6]),
+            helper.make_tensor_value_info("whole", TensorProto.INT32, []),
+        ],
+        [
+            numpy_helper.from_array(values, "kernel_half"),
+            numpy_helper.from_array(np.float16(2), "gain"),
+        ],
+    )
+    opset = helper.make_opsetid("", 20)
+    given = helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString()
+    made = parsable_graph(given, Path("half"))
+    parsed = onnx.load_from_string(made).graph
+    constants = {each.name: numpy_helper.to_array(each) for each in parsed.initializer}
+    (kernel,) = (node.input[1] for node in parsed.node if node.op_type == "Conv")
+    np.testing.assert_array_equal(constants[kernel], values.astype(np.float32), strict=True)
+    assert constants["gain"].dtype == np.float16  # of a graph that computes in half
+    x = np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)
+    for name, expected in run(given, {"x": x}).items():
+        np.testing.assert_array_equal(run(made, {"x": x})[name], expected, strict=True)
+
+
 def test_bytes_of_every_origin_are_floats_within():
     nodes = [
         helper.make_node("Gather", ["x", "first"], ["row"], axis=0),

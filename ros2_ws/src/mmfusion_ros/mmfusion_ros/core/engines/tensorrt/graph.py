@@ -23,8 +23,9 @@ def parsable_graph(graph: bytes, origin: Path, *, scan_is_plugin: bool = False) 
     """The graph without what TensorRT's parser refuses, computing the same.
 
     The selective scan is left to its plugin, or becomes that of `scan_in_two_levels`. Bytes are
-    left at the edges only, see `bytes_at_the_edges`. Model-local functions are put in where they
-    are called: nothing that the parser says of a node in one tells which call it is of.
+    left at the edges only, see `bytes_at_the_edges`, and weights are in float32, see
+    `weights_in_float32`. Model-local functions are put in where they are called: nothing that the
+    parser says of a node in one tells which call it is of.
 
     Args:
         graph: content of an ONNX file.
@@ -40,6 +41,9 @@ def parsable_graph(graph: bytes, origin: Path, *, scan_is_plugin: bool = False) 
         from mmfusion_ros.core.engines.tensorrt.byte_edges import (  # noqa: PLC0415
             bytes_at_the_edges,
         )
+        from mmfusion_ros.core.engines.tensorrt.half_weights import (  # noqa: PLC0415
+            weights_in_float32,
+        )
         from mmfusion_ros.core.engines.tensorrt.scan_loop import (  # noqa: PLC0415
             scan_in_two_levels,
         )
@@ -50,6 +54,7 @@ def parsable_graph(graph: bytes, origin: Path, *, scan_is_plugin: bool = False) 
         ) from error
     try:
         model = onnx.load_from_string(graph)
+        weights_in_float32(model)
         if scan_is_plugin:
             split_scans(model)
         else:
