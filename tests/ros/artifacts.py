@@ -95,6 +95,7 @@ def add_reduced_graph(
     *,
     off_by: int = 0,
     tolerances: Mapping[str, Mapping[str, float]] | None = None,
+    graph_of: Path | None = None,
     **candidates: np.ndarray,
 ) -> Path:
     """Give an artifact a graph in reduced precision, which is in fact another of the same.
@@ -104,9 +105,10 @@ def add_reduced_graph(
         precision: which.
         off_by: grey levels that its fused picture is brighter.
         tolerances: of the manifest; None leaves those there are.
+        graph_of: artifact whose graph is taken; None for the same.
         **candidates: constants that replace those of `write_artifact`.
     """
-    model = onnx.load(folder / "graph.onnx")
+    model = onnx.load((graph_of or folder) / "graph.onnx")
     (least,) = (node for node in model.graph.node if node.op_type == "Min")
     place = list(model.graph.node).index(least)
     model.graph.node.insert(place, helper.make_node("Add", ["sum", "off_by"], ["brighter"]))

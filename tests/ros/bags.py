@@ -66,24 +66,27 @@ def compressed_depth(pixels: np.ndarray, stamp_ns: int) -> Any:
     )
 
 
-def camera_info(topic: str, focal: float, size: tuple[int, int] = (48, 64)) -> Message:
-    """A calibrated camera without distortion, recorded before everything else."""
+def camera_info(
+    topic: str, focal: float, size: tuple[int, int] = (48, 64), **differing: Any
+) -> Message:
+    """A calibrated camera, recorded before everything else; without distortion, if not told so."""
     height, width = size
     region = STORE.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     k = np.array([focal, 0, width / 2, 0, focal, height / 2, 0, 0, 1])
-    info = STORE.types[CAMERA_INFO](
-        header=header(START),
-        height=height,
-        width=width,
-        distortion_model="plumb_bob",
-        d=np.zeros(5),
-        k=k,
-        r=np.eye(3).reshape(-1),
-        p=np.zeros(12),
-        binning_x=0,
-        binning_y=0,
-        roi=region,
-    )
+    fields = {
+        "header": header(START),
+        "height": height,
+        "width": width,
+        "distortion_model": "plumb_bob",
+        "d": np.zeros(5),
+        "k": k,
+        "r": np.eye(3).reshape(-1),
+        "p": np.zeros(12),
+        "binning_x": 0,
+        "binning_y": 0,
+        "roi": region,
+    }
+    info = STORE.types[CAMERA_INFO](**(fields | differing))
     return topic, CAMERA_INFO, START, info
 
 

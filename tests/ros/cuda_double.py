@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import enum
 import itertools
+import threading
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -25,10 +26,17 @@ _number = itertools.count().__next__
 
 
 class DriverDouble:
-    """The seam. ``calls`` counts and ``order`` lists them; ``fails`` names those that fail now."""
+    """The seam. ``calls`` counts and ``order`` lists them; ``fails`` names those that fail now.
 
-    def __init__(self, gpu: Gpu = ORIN) -> None:
+    As with CUDA, each thread works on one device at a time, at first on device 0, and does nothing
+    with what another device has.
+    """
+
+    def __init__(self, gpu: Gpu = ORIN, *more: Gpu) -> None:
         self.gpu = gpu
+        self._gpus = [gpu, *more]
+        self._thread = threading.local()
+        self.devices: dict[int, int] = {}  # of memory, streams and so on
         self.calls: Counter[str] = Counter()
         self.order: list[str] = []
         self.fails: set[str] = set()
@@ -46,16 +54,30 @@ class DriverDouble:
             raise EngineError(f"{name} failed: injected")
 
     def gpus(self):
-        return [self.gpu]
+        return self._gpus
+
+    @property
+    def device(self) -> int:
+        """What this thread works on."""
+        return getattr(self._thread, "device", 0)
 
     def use(self, number):
-        assert number == 0
+        self._called("use")
+        assert 0 <= number < len(self._gpus)
+        self._thread.device = number
+
+    def _made(self, handle: int) -> int:
+        self.devices[handle] = self.device
+        return handle
+
+    def require_here(self, *handles: int) -> None:
+        assert {self.devices[handle] for handle in handles} == {self.device}
 
     def _allocate(self, name, size):
         self._called(name)
         buffer = (ctypes.c_uint8 * size)()
         self.memory[ctypes.addressof(buffer)] = buffer
-        return ctypes.addressof(buffer)
+        return self._made(ctypes.addressof(buffer))
 
     def allocate(self, size):
         return self._allocate("allocate", size)
@@ -65,10 +87,12 @@ class DriverDouble:
 
     def free(self, memory):
         self._called("free")
+        self.require_here(memory)
         del self.memory[memory]
 
     def free_host(self, memory):
         self._called("free_host")
+        self.require_here(memory)
         del self.memory[memory]
 
     def put(self, stream, work: Callable[[], None]) -> None:
@@ -76,6 +100,7 @@ class DriverDouble:
 
     def _copy(self, name, to, of, size, stream):
         self._called(name)
+        self.require_here(to, of, stream)
 
         def work() -> None:
             assert size <= len(self.memory[to])
@@ -92,26 +117,29 @@ class DriverDouble:
 
     def create_stream(self):
         self._called("create_stream")
-        stream = next(self._handles)
+        stream = self._made(next(self._handles))
         self.streams[stream] = []
         return stream
 
     def destroy_stream(self, stream):
         self._called("destroy_stream")
+        self.require_here(stream)
         del self.streams[stream]
 
     def create_event(self):
         self._called("create_event")
-        event = next(self._handles)
+        event = self._made(next(self._handles))
         self.events[event] = []
         return event
 
     def destroy_event(self, event):
         self._called("destroy_event")
+        self.require_here(event)
         del self.events[event]
 
     def record(self, event, stream):
         self._called("record")
+        self.require_here(event, stream)
         self.events[event] = [(stream, len(self.streams[stream]))]
 
     def wait(self, event):
@@ -125,6 +153,7 @@ class DriverDouble:
 
     def begin_capture(self, stream):
         self._called("begin_capture")
+        self.require_here(stream)
         self.capturing[stream] = []
 
     def end_capture(self, stream):
@@ -137,11 +166,13 @@ class DriverDouble:
     def instantiate(self, graph):
         self._called("instantiate")
         executable = SimpleNamespace(works=list(graph.works))
+        self._made(id(executable))
         self.graphs.add(id(executable))
         return executable
 
     def launch(self, executable, stream):
         self._called("launch")
+        self.require_here(id(executable), stream)
         self.streams[stream] += executable.works
 
     def destroy_graph(self, graph):
@@ -197,6 +228,7 @@ class TensorRTDouble:
         self.refuses_to_run = False
         self.fits_cuda = True
         self.builds = 0
+        self.built_on: list[int] = []
         self.build_errors: list[str] = []
         self.phases = [("Building engine", None, 2), ("Timing tactics", "Building engine", 2)]
         self.network_flags: list[int] = []
@@ -274,6 +306,7 @@ class _Builder:
     def build_serialized_network(self, network, config):
         module = self.module
         module.builds += 1
+        module.built_on.append(module.driver.device)
         monitor = config.progress_monitor
         for name, parent, steps in module.phases:
             monitor.phase_start(name, parent, steps)
@@ -290,6 +323,7 @@ class _Builder:
 class _Engine:
     def __init__(self, module, graph) -> None:
         self.module = module
+        self.device = module.driver.device
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(graph, options)
@@ -332,11 +366,14 @@ class _Context:
 
     def set_tensor_address(self, name, address):
         assert address in self.driver.memory
+        assert self.driver.devices[address] == self.engine.device
         self.addresses[name] = address
         return True
 
     def execute_async_v3(self, stream):
         module = self.engine.module
+        assert self.driver.device == self.engine.device
+        self.driver.require_here(stream)
         if module.refuses_to_run or (stream in self.driver.capturing and not module.capturable):
             return False
         engine, addresses, memory = self.engine, dict(self.addresses), self.driver.memory

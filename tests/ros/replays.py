@@ -37,3 +37,11 @@ def read_json(path: Path) -> dict:
 def differing(first: Path, second: Path) -> list[str]:
     """The files that should be the same byte for byte and are not."""
     return [n for n in STABLE if (first / n).read_bytes() != (second / n).read_bytes()]
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: Path | str) -> str:
+    """Replay, expecting failure; return its one message."""
+    assert run(*arguments) == 1
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return message

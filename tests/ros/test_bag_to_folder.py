@@ -11,8 +11,10 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin
 
 from mmfusion_ros import bag_to_folder
-from mmfusion_ros.core.frames import Modality
+from mmfusion_ros.core.errors import ImageError
+from mmfusion_ros.core.frames import Modality, SourceImage
 from mmfusion_ros.core.image_folder import open_image_folder
+from mmfusion_ros.core.images import to_encoding
 
 RGB, DEPTH, THERMAL = Modality
 STAMPS = [str(bags.START + number * bags.PERIOD) for number in range(6)]
@@ -49,6 +51,57 @@ def test_the_player_and_training_can_read_it(tmp_path):
     assert all(len(shot.paths) == 3 for shot in opened.shots)
     assert opened.shots[1].stamps_ns[THERMAL] == int(STAMPS[1]) + 3_000_000
     assert opened.cameras[RGB].k[0] == 50.0
+
+
+@pytest.mark.parametrize(
+    ("model", "coefficients"),
+    [
+        ("plumb_bob", (0.1, -0.2, 0.001, 0.002, 0.05)),
+        ("rational_polynomial", (0.5, -0.2, 0.001, 0.002, 0.05, 0.4, -0.1, 0.02)),
+        ("equidistant", (0.02, -0.01, 0.003, -0.0005)),
+    ],
+)
+def test_the_lens_is_that_of_the_bag(tmp_path, capfd, model, coefficients):
+    info = bags.camera_info(
+        "/camera/color/camera_info", 50.0, distortion_model=model, d=np.array(coefficients)
+    )
+    bag = bags.write_bag(tmp_path / "bag", [info, *bags.cameras()])
+    assert convert(bag, tmp_path / "out") == 0
+    camera = open_image_folder(tmp_path / "out").cameras[RGB]
+    assert (camera.distortion_model, camera.d) == (model, coefficients)
+    assert "left out" not in capfd.readouterr().err
+
+
+def test_what_the_camera_file_does_not_keep_is_told(tmp_path, capfd):
+    region = bags.STORE.types["sensor_msgs/msg/RegionOfInterest"](8, 0, 48, 40, False)
+    turned = np.array([0.0, -1, 0, 1, 0, 0, 0, 0, 1])
+    info = bags.camera_info("/camera/color/camera_info", 50.0, r=turned, roi=region)
+    bag = bags.write_bag(tmp_path / "bag", [info, *bags.cameras()])
+    assert convert(bag, tmp_path / "out") == 0
+    told = "left out of cameras.yaml: rgb camera: the rectification (R, P) and the region"
+    assert told in capfd.readouterr().err
+
+
+def test_thermal_in_colours_is_left_out_as_the_node_does(tmp_path, capfd):
+    grey = np.full((48, 64, 3), 7, np.uint8)
+    messages = [
+        (topic, kind, time, message)
+        for topic, kind, time, message in bags.cameras()
+        if topic != bags.TOPICS["thermal"]
+    ]
+    coloured = bags.image(grey, "bgr8", bags.START)
+    messages.append((bags.TOPICS["thermal"], bags.IMAGE, bags.START, coloured))
+    bag = bags.write_bag(tmp_path / "bag", messages)
+    asked = ("--thermal-topic", bags.TOPICS["thermal"])
+    assert convert(bag, tmp_path / "out", *asked) == 1
+    told = capfd.readouterr().err
+    assert (
+        "left out 1: thermal has the encoding bgr8, which is not written; expected mono16" in told
+    )
+    image = SourceImage(grey.tobytes(), 48, 64, "bgr8", step=192)
+    for taken in ("mono8", "mono16"):
+        with pytest.raises(ImageError, match="bgr8 image cannot stand for"):
+            to_encoding(image, taken)
 
 
 def test_pictures_get_the_size_of_the_rgb_picture_and_metres_become_millimetres(tmp_path):

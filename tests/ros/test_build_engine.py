@@ -41,6 +41,13 @@ def test_it_builds_once_and_names_the_file(folder, tmp_path, gpu, capsys):
     assert not gpu.driver.leaks
 
 
+def test_the_device_can_be_chosen(folder, tmp_path, gpu, capsys):
+    arguments = [str(folder), "--engine-cache", str(tmp_path), "--device-id", "1"]
+    assert build_engine.main(arguments) == 1
+    assert "device_id is 1, but the GPUs that CUDA sees are 0 Orin;" in capsys.readouterr().err
+    assert not gpu.builds
+
+
 def test_other_gpus_can_be_served(folder, tmp_path, gpu):
     assert (
         build_engine.main([str(folder), "--engine-cache", str(tmp_path), "--hardware-compatible"])

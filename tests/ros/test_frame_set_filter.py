@@ -81,8 +81,10 @@ def test_an_image_that_does_not_come_is_none_after_the_wait(node):
 
 
 def test_three_inputs_are_needed(node):
+    before = list(node.timers)
     with pytest.raises(ValueError, match="2 filters; expected those of rgb, depth and thermal"):
         FrameSetFilter([message_filters.SimpleFilter()] * 2, node)
+    assert list(node.timers) == before
 
 
 def test_nothing_is_handed_out_after_the_end(node):

@@ -17,6 +17,7 @@ from nodes import MS, PATIENT, SECOND, SIZE, Peer, node_process, pictures, pixel
 
 from mmfusion_ros.core.artifact import open_artifact
 from mmfusion_ros.core.engines.sample_frames import SampleFrames, write_sample_frames
+from mmfusion_ros.core.guarded_pipeline import BACK_OFF
 
 
 @pytest.fixture
@@ -31,11 +32,15 @@ def rig(tmp_path):
     return write_rig(tmp_path / "rig.yaml", SIZE)
 
 
-def reduced(folder, off_by):
+def reduced(folder, off_by, fails_from=None):
     """An artifact whose int8 graph is brighter by this much, and sample frames of it."""
     write_artifact(folder / "tiny")
-    tolerances = {"fused": {"psnr_db": 45.0}}
-    artifact = add_reduced_graph(folder / "tiny", off_by=off_by, tolerances=tolerances)
+    artifact = add_reduced_graph(
+        folder / "tiny",
+        off_by=off_by,
+        tolerances={"fused": {"psnr_db": 45.0}},
+        graph_of=write_artifact(folder / "int8", fails_from=fails_from),
+    )
     inputs = open_artifact(artifact).inputs
     frame = {name: np.zeros(spec.shape, spec.dtype) for name, spec in inputs.items()}
     write_sample_frames(folder / "f.npz", open_artifact(artifact), SampleFrames.of([frame]))
@@ -90,3 +95,58 @@ def test_a_fallback_says_that_it_is_one_and_why(peer, rig, tmp_path):
         told = peer.diagnosed("engine", DiagnosticStatus.WARN, "instead of onnxruntime int8")
         assert "psnr_db 29.05, expected at least 45" in told.message
     assert "onnxruntime instead of onnxruntime int8" in log.read_text()
+
+
+def test_an_engine_that_goes_on_failing_in_flight_gives_way_to_the_fallback(peer, rig, tmp_path):
+    """It fails after two frames of each opening; the node has its patience with it all the same."""
+    artifact, options = reduced(tmp_path, off_by=1, fails_from=2)
+    options |= {"backend": "onnxruntime", "precision": "int8", "engine_fallback": "onnxruntime"}
+    options["frozen_after_ms"] = 0.0  # the cameras show one picture all the time
+    log = tmp_path / "log"
+    with node_process(artifact, rig, log, **options, **PATIENT):
+        peer.advertise()
+        peer.listen("fused/image", "status")
+        peer.matched()
+        sent = pictures(1)
+        stamp, told = 1000 * SECOND, set()
+
+        def gave_way():
+            nonlocal stamp
+            stamp += 100 * MS
+            peer.send(stamp, **sent)
+            for _ in range(5):
+                peer.executor.spin_once(timeout_sec=0.02)
+            engine = peer.diagnostics.get("engine", DiagnosticStatus())
+            told.add((engine.level, engine.message.partition(": ")[0]))
+            return engine if "instead of" in engine.message else None
+
+        engine = peer.until(gave_way, "the fallback")
+        assert engine.level == DiagnosticStatus.WARN
+        assert engine.message.startswith(
+            "onnxruntime runs tiny instead of onnxruntime int8: onnxruntime failed: "
+        )
+        assert (DiagnosticStatus.ERROR, "reopening") in told
+        assert (values(engine)["backend"], values(engine)["precision"]) == ("onnxruntime", "fp32")
+
+        added = sent["rgb"].astype(int) + (sent["thermal"] & 0xFF)[..., None]
+        fused = peer.received["fused/image"]
+        by_first = [
+            pixels(fused[stamp])
+            for stamp, status in peer.received["status"].items()
+            if status.precision == "int8" and stamp in fused
+        ]
+        assert any(np.array_equal(picture, np.minimum(added + 1, 255)) for picture in by_first)
+        # The fallback goes on where the other would have failed five times.
+        for _ in range(10):
+            stamp += 100 * MS
+            peer.send(stamp, **sent)
+            status = peer.got("status", stamp)
+            assert (status.backend, status.precision) == ("onnxruntime", "fp32")
+            picture = pixels(peer.got("fused/image", stamp))
+            np.testing.assert_array_equal(picture, np.minimum(added, 255))
+        engine = peer.diagnosed("engine", DiagnosticStatus.WARN, "instead of onnxruntime int8")
+        assert values(engine)["failures"] == str(len(BACK_OFF) + 1)
+    told = log.read_text()
+    assert told.count("opening it again") == len(BACK_OFF) + 1
+    assert told.count("onnxruntime instead of onnxruntime int8: onnxruntime failed") == 1
+    assert "stays closed" not in told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -35,6 +36,13 @@ def test_defaults_are_allowed_and_of_their_type():
 def test_a_wrong_value_is_named_with_what_was_expected(wrong, message):
     with pytest.raises(MmfusionError, match=message):
         Settings(**wrong)
+
+
+def test_what_is_said_of_the_engine_reaches_it():
+    said = {"backend": "tensorrt", "threads": 3, "precision": "fp16", "device_id": 1}
+    engine = Settings(**said, engine_fallback="openvino", engine_cache="/c").engine
+    assert said == {name: getattr(engine, name) for name in said}
+    assert (engine.fallback, engine.cache, engine.samples) == ("openvino", Path("/c"), None)
 
 
 def test_every_allowed_timing_makes_a_synchroniser(repo_root):

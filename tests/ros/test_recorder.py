@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from mmfusion_ros.core.bag_reader import open_bag, read_bag
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Modality
 from mmfusion_ros.message_definitions import typestore_for
-from mmfusion_ros.recorder import _message_class
+from mmfusion_ros.recorder import _message_class, _over
 
 TIMEOUT = 60
 
@@ -112,9 +113,10 @@ def test_messages_of_two_topics_and_two_reliabilities(node, tmp_path):
 
 def test_it_waits_for_a_topic_and_ends_when_idle(node, tmp_path):
     out = tmp_path / "bag"
-    # Longer than Fast DDS's heartbeat of 3 s, with which a late listener hears what it missed.
-    with recording(out, "late/image", "--idle-timeout", "6") as process:
+    with recording(out, "late/image", "--idle-timeout", "0.5", "--wait", "60") as process:
         assert "waiting for /late/image" in process.stdout.readline()
+        time.sleep(2)
+        assert process.poll() is None  # nothing to be idle after
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         publisher = node.create_publisher(Image, "late/image", latched)
         publisher.publish(picture(7))  # before anybody listens
@@ -179,10 +181,35 @@ def test_it_ends_by_sigterm_with_a_complete_bag(node, tmp_path):
     assert (out / "metadata.yaml").is_file()
 
 
-@pytest.mark.parametrize("by", ["duration", "idle", "sigterm"])
+@pytest.mark.parametrize(
+    ("last_message", "options", "over_after"),
+    [
+        (None, {}, None),
+        (None, {"idle_timeout": 2.0}, None),
+        (None, {"idle_timeout": 2.0, "wait": 30.0}, 30.0),
+        (None, {"duration": 5.0}, 5.0),
+        (7.0, {}, None),
+        (7.0, {"wait": 8.0}, None),
+        (7.0, {"wait": 1.0, "idle_timeout": 2.0}, 9.0),
+        (7.0, {"idle_timeout": 60.0, "duration": 20.0}, 20.0),
+    ],
+)
+def test_what_each_option_counts_from(monkeypatch, last_message, options, over_after):
+    """Seconds since the start; the newest message came at the seventh, or none has come."""
+    asked = SimpleNamespace(**{"duration": None, "wait": None, "idle_timeout": None, **options})
+    begun = SimpleNamespace(failure=None, last_message=last_message)
+    ends = []
+    for now in np.arange(7.0, 100.0, 0.5) if last_message else np.arange(0.0, 100.0, 0.5):
+        monkeypatch.setattr(recorder.time, "monotonic", lambda now=now: now)
+        if _over(begun, asked, started=0.0):
+            ends.append(float(now))
+    assert (ends[0] if ends else None) == over_after
+
+
+@pytest.mark.parametrize("by", ["duration", "wait", "sigterm"])
 def test_that_nothing_was_recorded_is_said(tmp_path, by):
     out = tmp_path / "bag"
-    options = {"duration": ["--duration", "0.5"], "idle": ["--idle-timeout", "0.5"]}.get(by, [])
+    options = [] if by == "sigterm" else [f"--{by}", "0.5"]
     with recording(out, "/never", *options) as process:
         assert "waiting for /never" in process.stdout.readline()
         if by == "sigterm":

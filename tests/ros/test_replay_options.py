@@ -20,8 +20,9 @@ def test_defaults_are_those_of_the_job():
 
 def test_every_option_reaches_the_job():
     words = (
-        "--rig r --backend pass_through --threads 3 --depth-topic /d --without thermal --start 1 "
-        "--end 2 --stride 2 --max-frames 5 --metrics-stride 0 --metrics-threads 2 --channel value "
+        "--rig r --backend pass_through --threads 3 --device-id 1 --depth-topic /d "
+        "--without thermal --start 1 --end 2 --stride 2 --max-frames 5 --metrics-stride 0 "
+        "--metrics-threads 2 --channel value "
         "--window-ms 1 --max-wait-ms 2 --frozen-after-ms 3 --min-score 0.25 --class-map a=b "
         "--no-report"
     )
@@ -30,6 +31,7 @@ def test_every_option_reaches_the_job():
     same = [f.name for f in dataclasses.fields(options)]
     same = [name for name in same if getattr(options, name) == getattr(default, name)]
     assert same == []
+    assert options.engine.device_id == 1
     assert options.topics == {Modality.DEPTH: "/d"}
     assert options.class_map == {"a": "b"}
 

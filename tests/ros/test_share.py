@@ -85,8 +85,9 @@ def test_apply_sets_the_variable_of_the_distribution(no_profile, monkeypatch):
     assert VARIABLES[1] not in os.environ
 
 
-def test_apply_uses_the_old_name_on_older_distributions(no_profile, monkeypatch):
-    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+@pytest.mark.parametrize("distribution", ["humble", "iron", "jazzy"])
+def test_apply_uses_the_old_name_on_older_distributions(no_profile, monkeypatch, distribution):
+    monkeypatch.setenv("ROS_DISTRO", distribution)
     profile = apply_dds_profile()
     assert os.environ[VARIABLES[1]] == str(profile)
     assert VARIABLES[0] not in os.environ

@@ -72,7 +72,8 @@ def test_without_onnxruntime_nothing_runs(monkeypatch):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    monkeypatch.setattr(backends, "cuda_devices", lambda: ([CudaDevice("Orin")], ""))
+    devices = [CudaDevice("Orin"), CudaDevice("Thor")]
+    monkeypatch.setattr(backends, "cuda_devices", lambda: (devices, ""))
     for module in ("cuda.bindings.runtime", "onnx"):
         monkeypatch.setitem(sys.modules, module, SimpleNamespace())
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="10.3.0"))
@@ -80,7 +81,7 @@ def gpu(monkeypatch):
 
 @pytest.mark.usefixtures("gpu")
 def test_tensorrt_is_usable_with_all_that_it_needs():
-    assert found().values["tensorrt"] == "10.3.0 (Orin)"
+    assert found().values["tensorrt"] == "10.3.0 (0 Orin, 1 Thor)"
 
 
 @pytest.mark.usefixtures("gpu")

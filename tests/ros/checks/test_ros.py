@@ -53,6 +53,12 @@ def test_here_all_is_well_but_that_drivers_need_the_profile(tmp_path):
     assert segments["as_set_bytes"] < 1 << 20 < 16 << 20 <= segments["with_profile_bytes"]
 
 
+@pytest.mark.parametrize(("distribution", "variable"), [("kilted", 0), ("humble", 1)])
+def test_the_advice_is_for_the_distribution(monkeypatch, distribution, variable):
+    monkeypatch.setenv("ROS_DISTRO", distribution)
+    assert ros.our_profile_command().startswith(f"export {ros.PROFILE_VARIABLES[variable]}=")
+
+
 def test_small_images_need_no_profile(tmp_path):
     assert check(tmp_path, size=(240, 320))["dds.profile"].level == "ok"
 

@@ -191,27 +191,16 @@ def test_an_engine_that_fails_soon_after_each_opening_is_given_up(fallback, capl
         assert "failed 6 times, never running well for 10 s in between" in caplog.text
 
 
-def test_standing_still_is_no_running_well():
+@pytest.mark.parametrize(("good_runs", "pause"), [(1, 3600.0), (2, 20.0)])
+def test_what_fails_after_few_runs_is_given_up_however_rare_they_are(good_runs, pause):
+    """Standing still is no running well."""
     bench = Bench("good", fallback="good")
     for _ in range(len(BACK_OFF) + 1):
         assert bench.reasons == []
-        bench.guarded.run("x")
-        bench.now += 3600  # no frames
-        bench.guarded.pipeline.fails = True
-        bench.guarded.run("x")
-        bench.now += 3600
-    bench.guarded.run("x")
-    assert bench.reasons == ["out of steam"]
-
-
-def test_what_fails_after_few_runs_is_given_up_however_rare_they_are():
-    bench = Bench("good", fallback="good")
-    for _ in range(len(BACK_OFF) + 1):
-        assert bench.reasons == []
-        for fails in (False, False, True):
+        for fails in (*[False] * good_runs, True):
             bench.guarded.pipeline.fails = fails
             bench.guarded.run("x")
-            bench.now += 20
+            bench.now += pause
     bench.guarded.run("x")
     assert bench.reasons == ["out of steam"]
 

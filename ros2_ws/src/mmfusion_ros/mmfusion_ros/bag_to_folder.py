@@ -88,6 +88,10 @@ def _run(options: argparse.Namespace) -> None:
             "out, --without for cameras that are not needed, and --window-ms for those whose "
             "pictures are further apart"
         )
+    for modality, info in cameras.items():
+        if info.beyond_plain:
+            told = f"{modality} camera: {' and '.join(info.beyond_plain)}"
+            print(f"bag_to_folder: left out of cameras.yaml: {told}", file=sys.stderr)
     print(f"{written} sets of {', '.join(bag.topics)} written to {options.out}")
 
 

@@ -54,6 +54,7 @@ def _run(options: argparse.Namespace) -> None:
         precision=options.precision,
         cache=options.engine_cache,
         samples=options.engine_samples,
+        device_id=options.device_id,
         hardware_compatible=options.hardware_compatible,
     )
     with (

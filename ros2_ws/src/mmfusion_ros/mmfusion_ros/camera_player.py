@@ -32,7 +32,7 @@ from mmfusion_ros.memory import keep_image_memory
 from mmfusion_ros.messages import info_message, set_stamp
 from mmfusion_ros.player_options import player_parser
 from mmfusion_ros.quality_of_service import publisher_qos, warn_of_idle_overrides
-from mmfusion_ros.starting import ended_by_signals, own_arguments, start_ros
+from mmfusion_ros.starting import destroyed_on_failure, ended_by_signals, own_arguments, start_ros
 
 _AHEAD = 24  # pictures decoded before they are due
 _DEPTH = 5
@@ -61,30 +61,17 @@ class CameraPlayer(Node):
                 then are; None to publish none, and stamp with the time of this machine.
 
         Raises:
-            MmfusionError: if a ``qos_overrides`` parameter has a value that is not allowed.
+            MmfusionError: if a ``qos_overrides`` parameter has a value that is not allowed; the
+                node is destroyed.
         """
         super().__init__("camera_player")
         self._playback = playback
         self._images: dict[Modality, Publisher[Any]] = {}
         self._infos: dict[Modality, Publisher[Any]] = {}
         self._known_infos: dict[tuple[Modality, int, int], CameraInfo] = {}
-        for modality in playback.modalities:
-            transport = sender.transport(modality)
-            topic = f"{modality}/image"
-            if transport == RAW:
-                self._images[modality] = self._advertise(Image, topic, reliability)
-            else:
-                self._images[modality] = self._advertise(
-                    CompressedImage, f"{topic}/{transport}", reliability
-                )
-            self._infos[modality] = self._advertise(
-                CameraInfo, f"{modality}/camera_info", reliability
-            )
         self._time: Publisher[Any] | None = None
-        if clock_hz is not None:
-            # Its publisher is reliable whatever the images are: nobody can go without.
-            self._time = self._advertise(Clock, "/clock", ReliabilityPolicy.RELIABLE)
-        warn_of_idle_overrides(self)
+        with destroyed_on_failure(self):
+            self._advertise_all(sender, reliability, clock=clock_hz is not None)
         self._look_s = _LOOK_S if clock_hz is None else min(_LOOK_S, 1 / clock_hz)
         # Of this machine's steady and wall clocks, where the recording's first RGB picture is.
         self._start_ns = self._wall_start_ns = 0
@@ -177,6 +164,26 @@ class CameraPlayer(Node):
         info = self._known_infos[key]
         info.header = header
         return info
+
+    def _advertise_all(
+        self, sender: Sender, reliability: ReliabilityPolicy, *, clock: bool
+    ) -> None:
+        for modality in self._playback.modalities:
+            transport = sender.transport(modality)
+            topic = f"{modality}/image"
+            if transport == RAW:
+                self._images[modality] = self._advertise(Image, topic, reliability)
+            else:
+                self._images[modality] = self._advertise(
+                    CompressedImage, f"{topic}/{transport}", reliability
+                )
+            self._infos[modality] = self._advertise(
+                CameraInfo, f"{modality}/camera_info", reliability
+            )
+        if clock:
+            # Its publisher is reliable whatever the images are: nobody can go without.
+            self._time = self._advertise(Clock, "/clock", ReliabilityPolicy.RELIABLE)
+        warn_of_idle_overrides(self)
 
     def _advertise(self, kind: type, topic: str, reliability: ReliabilityPolicy) -> Publisher[Any]:
         qos = QoSProfile(depth=_DEPTH, reliability=reliability)

@@ -14,8 +14,14 @@ _logger = logging.getLogger(__name__)
 _VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
 _OLD_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
-# Its Fast DDS 2.14 reads the old name only; Fast DDS 3 warns about it.
-_OLD_DISTRIBUTIONS = frozenset({"jazzy"})
+# Their Fast DDS 2.6, 2.10 and 2.14 read the old name only; Fast DDS 3 warns about it.
+_OLD_DISTRIBUTIONS = frozenset({"humble", "iron", "jazzy"})
+
+
+def profile_variable() -> str:
+    """Name of the environment variable that the Fast DDS of this distribution reads."""
+    old = os.environ.get("ROS_DISTRO") in _OLD_DISTRIBUTIONS
+    return _OLD_VARIABLE if old else _VARIABLE
 
 
 def apply_dds_profile() -> Path | None:
@@ -34,6 +40,5 @@ def apply_dds_profile() -> Path | None:
     except MmfusionError as error:
         _logger.warning("images may get lost between processes: %s", error)
         return None
-    old = os.environ.get("ROS_DISTRO") in _OLD_DISTRIBUTIONS
-    os.environ[_OLD_VARIABLE if old else _VARIABLE] = str(profile)
+    os.environ[profile_variable()] = str(profile)
     return profile

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mmfusion_ros import argument_types
 from mmfusion_ros.core.engines import BACKENDS, FALLBACKS, PRECISIONS, EngineOptions
 from mmfusion_ros.parameters import Settings
 
@@ -27,7 +28,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
-    """Add ``--precision``, and where engines and the frames that it is compared on lie."""
+    """Add ``--precision``, where engines and the frames that it is compared on lie, and the GPU."""
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -47,6 +48,14 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="of 'sample_frames', to compare reduced precision on",
     )
+    parser.add_argument(
+        "--device-id",
+        type=argument_types.whole,
+        default=Settings.device_id,
+        metavar="NUMBER",
+        help="NVIDIA GPU that TensorRT runs on, as CUDA numbers those it sees (default: "
+        "%(default)s)",
+    )
 
 
 def engine_options_of(parsed: argparse.Namespace, threads: int = 0) -> EngineOptions:
@@ -58,4 +67,5 @@ def engine_options_of(parsed: argparse.Namespace, threads: int = 0) -> EngineOpt
         cache=parsed.engine_cache,
         samples=parsed.engine_samples,
         fallback=parsed.engine_fallback,
+        device_id=parsed.device_id,
     )

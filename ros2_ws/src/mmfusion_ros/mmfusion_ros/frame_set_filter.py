@@ -42,8 +42,9 @@ class FrameSetFilter:
         # Not the node's clock: simulated time may not run.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._node = node
-        self._timer: Timer | None = node.create_timer(_LOOK_S, self._look, clock=steady)
-        self.connectInput(filters)
+        self._timer: Timer | None = None
+        self.connectInput(filters)  # first, as it may refuse them: a timer would go on
+        self._timer = node.create_timer(_LOOK_S, self._look, clock=steady)
 
     def close(self) -> None:
         """Hand out no more; what the inputs still bring is ignored."""

@@ -44,7 +44,7 @@ from mmfusion_ros.parameters import TABLE, Settings, declare, read
 from mmfusion_ros.quality_of_service import publisher_qos, warn_of_idle_overrides
 from mmfusion_ros.ros_logging import RosLogHandler
 from mmfusion_ros.spinning import spin
-from mmfusion_ros.starting import ended_by_signals, own_arguments, start_ros
+from mmfusion_ros.starting import destroyed_on_failure, ended_by_signals, own_arguments, start_ros
 
 _DIAGNOSTICS_PERIOD_S = 1.0
 _POLL_PERIOD_S = 0.2
@@ -89,7 +89,7 @@ class FusionNode(LifecycleNode):
             **node_options: as for `rclpy.node.Node`.
 
         Raises:
-            MmfusionError: if a parameter has a value that is not allowed.
+            MmfusionError: if a parameter has a value that is not allowed; the node is destroyed.
         """
         super().__init__("fusion_node", **node_options)
         self._log_handler = RosLogHandler(self.get_logger())
@@ -105,7 +105,11 @@ class FusionNode(LifecycleNode):
         self._dropped_before = 0
         self._loading: Loading | None = None
         self._clock_watch = ClockWatch(self, self._begin_anew)
-        # From here on the node can be destroyed, as rclpy does when a value is refused.
+        with destroyed_on_failure(self):
+            self._take_up()
+
+    def _take_up(self) -> None:
+        """Read the parameters and begin with what runs in every state."""
         self._settings = declare(self)
         package_logger = logging.getLogger("mmfusion_ros")
         package_logger.addHandler(self._log_handler)
@@ -201,6 +205,8 @@ class FusionNode(LifecycleNode):
         self._clock_watch.close()
         logging.getLogger("mmfusion_ros").removeHandler(self._log_handler)
         super().destroy_node()
+        # rclpy leaves it, and it alone keeps the node in the graph.
+        self._state_machine.destroy_when_not_in_use()
 
     def report(self, problem: str) -> None:
         """Log what went wrong and keep it for the diagnostics."""

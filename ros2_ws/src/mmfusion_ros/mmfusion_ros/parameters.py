@@ -92,6 +92,11 @@ class Settings:
     engine_samples: str = _parameter(
         "", "file of sample_frames that reduced precision is compared on, once"
     )
+    device_id: int = _parameter(
+        0,
+        "NVIDIA GPU that TensorRT runs on, as CUDA numbers those it sees",
+        limits=(0, 1023),
+    )
     engine_fallback: str = _parameter(
         "",
         "engine that takes over, in fp32, if the other cannot be opened, misses the tolerances or "
@@ -168,6 +173,7 @@ class Settings:
             cache=Path(self.engine_cache) if self.engine_cache else None,
             samples=Path(self.engine_samples) if self.engine_samples else None,
             fallback=self.engine_fallback,
+            device_id=self.device_id,
         )
 
     @property

@@ -55,7 +55,8 @@ class Recorder:
 
     Attributes:
         counts: messages received, by topic.
-        last_message: monotonic time of the newest one, or of the start.
+        last_message: monotonic time of the newest one, or of a topic that has appeared since;
+            None before the first.
         failure: why nothing more can be written; None if all is well.
     """
 
@@ -84,7 +85,7 @@ class Recorder:
         # A topic may appear while messages of others are written, into the same chunk.
         self._file = threading.Lock()
         self.counts: Counter[str] = Counter(dict.fromkeys(self._missing, 0))
-        self.last_message = time.monotonic()
+        self.last_message: float | None = None
         self.failure: OSError | None = None
 
     @property
@@ -152,7 +153,8 @@ class Recorder:
             _to_ask(offered),
             raw=True,
         )
-        self.last_message = time.monotonic()  # a topic that has appeared gets its time too
+        if self.last_message is not None:
+            self.last_message = time.monotonic()  # a topic that has appeared gets its time too
 
     def _keep(self, topic: str, connection: Connection) -> Callable[[bytes], None]:
         def keep(data: bytes) -> None:
@@ -232,6 +234,8 @@ def _over(recorder: Recorder, options: argparse.Namespace, started: float) -> bo
         return True
     if options.duration is not None and now - started >= options.duration:
         return True
+    if recorder.last_message is None:
+        return options.wait is not None and now - started >= options.wait
     return options.idle_timeout is not None and now - recorder.last_message >= options.idle_timeout
 
 
@@ -290,12 +294,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("topics", nargs="+", metavar="TOPIC")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new bag")
     parser.add_argument(
-        "--duration", type=argument_types.positive, help="stop after this many seconds"
+        "--duration",
+        type=argument_types.positive,
+        metavar="SECONDS",
+        help="stop this long after the start",
+    )
+    parser.add_argument(
+        "--wait",
+        type=argument_types.positive,
+        metavar="SECONDS",
+        help="how long to wait for the first message (default: without end)",
     )
     parser.add_argument(
         "--idle-timeout",
         type=argument_types.positive,
-        help="stop when no message has come for this many seconds",
+        metavar="SECONDS",
+        help="stop when no message has come for this long, once there was a first",
     )
     return parser
 

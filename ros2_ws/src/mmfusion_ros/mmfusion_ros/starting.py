@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import rclpy
+from rclpy.node import Node
 from rclpy.utilities import remove_ros_args
 
 from mmfusion_ros.core.errors import MmfusionError
@@ -53,6 +54,20 @@ def ended_by_signals() -> Iterator[None]:
     except Exception:
         if rclpy.ok():
             raise
+
+
+@contextmanager
+def destroyed_on_failure(node: Node) -> Iterator[None]:
+    """Take a node out of the graph if the rest of its construction fails.
+
+    Nobody else can: who makes it never gets it, and other nodes see it as long as something, if
+    only a traceback, refers to it.
+    """
+    try:
+        yield
+    except BaseException:
+        node.destroy_node()
+        raise
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def test_without_the_library_a_device_is_of_no_use(artifact, caplog, monkeypatch
             assert engine.backend == "onnxruntime"
             told = "instead of tensorrt fp32: backend tensorrt cannot be imported"
             assert engine.stands_in.startswith(told)
-        assert "CUDA device Orin, so trying tensorrt" in caplog.text
+        assert "CUDA devices 0 Orin, so trying tensorrt" in caplog.text
         assert "not tensorrt: backend tensorrt cannot be imported" in caplog.text
     else:
         with pytest.raises(EngineError, match="backend tensorrt cannot be imported"):

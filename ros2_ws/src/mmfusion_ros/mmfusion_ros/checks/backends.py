@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from mmfusion_ros.checks.finding import Finding, Level, ok
 from mmfusion_ros.checks.subject import Setup
-from mmfusion_ros.core.engines.cuda_probe import CudaDriverError, cuda_devices
+from mmfusion_ros.core.engines.cuda_probe import CudaDriverError, cuda_devices, numbered
 from mmfusion_ros.core.engines.tensorrt import import_tensorrt
 
 
@@ -76,8 +76,7 @@ def _tensorrt() -> str:
         raise _UnusableError(str(error)) from error
     _version("cuda.bindings.runtime", "; pip install cuda-bindings, of this machine's CUDA")
     _version("onnx", "; pip install onnx, which builds need")
-    names = ", ".join(device.name for device in devices)
-    return f"{version} ({names})"
+    return f"{version} ({numbered(devices)})"
 
 
 _PROBES: dict[str, Callable[[], str]] = {

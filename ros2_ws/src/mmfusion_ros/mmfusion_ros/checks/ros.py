@@ -12,6 +12,7 @@ from mmfusion_ros.checks.fastdds_profile import DEFAULT_SEGMENT, FastDdsProfile,
 from mmfusion_ros.checks.finding import Finding, Level, ok, skipped
 from mmfusion_ros.checks.processes import finish, start
 from mmfusion_ros.checks.subject import Setup, megabytes
+from mmfusion_ros.dds_profile import profile_variable
 
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 FOLDER_PROFILE = "DEFAULT_FASTDDS_PROFILES.xml"
@@ -22,10 +23,13 @@ _LAST_SAFE_DOMAIN, _LAST_DOMAIN = 101, 232
 # Without these the node does not start; without the others some topics are missing.
 _NEEDED_MESSAGES = {"sensor_msgs", "std_msgs", "diagnostic_msgs", "mmfusion_msgs"}
 
-OUR_PROFILE_COMMAND = (
-    "export FASTDDS_DEFAULT_PROFILES_FILE=$(python -c "
-    "\"from mmfusion_ros.share import share_file; print(share_file('config/fastdds.xml'))\")"
-)
+
+def our_profile_command() -> str:
+    """What sets our profile in the shell that a camera driver is started from."""
+    return (
+        f"export {profile_variable()}=$(python -c "
+        "\"from mmfusion_ros.share import share_file; print(share_file('config/fastdds.xml'))\")"
+    )
 
 
 @dataclass(frozen=True)
@@ -188,7 +192,7 @@ def _no_profile(setup: Setup) -> Finding:
         f"from here get {megabytes(DEFAULT_SEGMENT)} of shared memory and lose images of "
         f"{megabytes(largest)}",
         "a profile for every process that publishes images",
-        f"before starting camera drivers: {OUR_PROFILE_COMMAND}",
+        f"before starting camera drivers: {our_profile_command()}",
     )
 
 
@@ -200,7 +204,7 @@ def _judge_profile(setup: Setup, path: Path, where: str) -> Finding:
             Level.ERROR,
             f"{where} is not used: {profile.problem}",
             "a profile that Fast DDS reads",
-            f"mend it or take ours: {OUR_PROFILE_COMMAND}",
+            f"mend it or take ours: {our_profile_command()}",
         )
     values = {"path": str(path), "segment_bytes": profile.segment_bytes, "udp": profile.udp}
     needed = 2 * setup.set_bytes
@@ -229,7 +233,7 @@ def _small_profile(
         Level.WARNING,
         f"{where}: {found}",
         f"at least {megabytes(needed)}: two images of each camera, in one process",
-        f"set segment_size to {needed} or more, or take ours: {OUR_PROFILE_COMMAND}",
+        f"set segment_size to {needed} or more, or take ours: {our_profile_command()}",
         values,
     )
 

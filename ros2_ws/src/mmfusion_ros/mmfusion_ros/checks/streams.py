@@ -9,7 +9,7 @@ from typing import Any
 
 from mmfusion_ros.checks.finding import Finding, Level, ok, skipped
 from mmfusion_ros.checks.processes import finish, start
-from mmfusion_ros.checks.ros import NO_ROS, OUR_PROFILE_COMMAND, ros_here, user_profile
+from mmfusion_ros.checks.ros import NO_ROS, our_profile_command, ros_here, user_profile
 from mmfusion_ros.checks.subject import Setup, megabytes
 
 _MARGIN_S = 30.0
@@ -153,7 +153,7 @@ def _loss(
             Level.WARNING,
             f"without a profile, as for a camera driver started from here: {found}",
             expected,
-            f"set the profile in the publishing process: {OUR_PROFILE_COMMAND}",
+            f"set the profile in the publishing process: {our_profile_command()}",
             values,
         )
     if segment is None or segment < setup.largest_bytes:

@@ -13,6 +13,8 @@ from mmfusion_ros.core.rig import Camera
 
 CAMERA_INFO: Final = "sensor_msgs/msg/CameraInfo"
 _REGION = "sensor_msgs/msg/RegionOfInterest"
+PLUMB_BOB: Final = "plumb_bob"
+_UNSAID = (0.0,) * 9
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
@@ -69,6 +71,16 @@ class CameraInfo:
             self, width=width, height=height, k=k, p=p, binning_x=0, binning_y=0, roi=whole
         )
 
+    @property
+    def beyond_plain(self) -> tuple[str, ...]:
+        """What it says that `plain_camera_info` of its size, K, D and distortion model does not."""
+        said = {
+            "the rectification (R, P)": (self.r not in {_UNSAID, _IDENTITY})
+            or (any(self.p) and self.p != _projection(self.k)),
+            "the region of interest": self.roi[2:4] not in {(0, 0), (self.height, self.width)},
+        }
+        return tuple(what for what, is_said in said.items() if is_said)
+
     def message(self, types: Mapping[str, Any], header: Any) -> Any:
         """The message.
 
@@ -90,7 +102,11 @@ class CameraInfo:
 
 
 def plain_camera_info(
-    width: int, height: int, k: tuple[float, ...], d: tuple[float, ...]
+    width: int,
+    height: int,
+    k: tuple[float, ...],
+    d: tuple[float, ...],
+    distortion_model: str = PLUMB_BOB,
 ) -> CameraInfo:
     """That of a camera that is not rectified, without binning.
 
@@ -98,17 +114,23 @@ def plain_camera_info(
         width: pixels.
         height: pixels.
         k: camera matrix, row-major.
-        d: plumb_bob coefficients; empty for none.
+        d: coefficients of the distortion model; empty for none.
+        distortion_model: of ``sensor_msgs/CameraInfo``.
     """
     return CameraInfo(
         height=height,
         width=width,
-        distortion_model="plumb_bob",
-        d=d or (0.0,) * 5,
+        distortion_model=distortion_model,
+        d=d or ((0.0,) * 5 if distortion_model == PLUMB_BOB else ()),
         k=k,
         r=_IDENTITY,
-        p=(*k[0:3], 0.0, *k[3:6], 0.0, *k[6:9], 0.0),
+        p=_projection(k),
     )
+
+
+def _projection(k: tuple[float, ...]) -> tuple[float, ...]:
+    """That of a camera that is not rectified."""
+    return (*k[0:3], 0.0, *k[3:6], 0.0, *k[6:9], 0.0)
 
 
 def camera_info_of(camera: Camera) -> CameraInfo:

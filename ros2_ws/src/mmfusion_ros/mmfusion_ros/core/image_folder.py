@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from mmfusion_ros.core.camera_info import CameraInfo, plain_camera_info
+from mmfusion_ros.core.camera_info import PLUMB_BOB, CameraInfo, plain_camera_info
 from mmfusion_ros.core.errors import ImageError
 from mmfusion_ros.core.frames import Modality
 
@@ -70,7 +70,8 @@ def open_image_folder(folder: Path, period_ns: int = DEFAULT_PERIOD_NS) -> Image
 
     It holds ``rgb`` (or ``visible``, ``vi``) and, as far as there are, ``depth`` and ``thermal``
     (or ``infrared``, ``ir``), with files matched by stem; optionally ``stamps.csv`` with the
-    columns stem, rgb_ns, depth_ns, thermal_ns, and ``cameras.yaml``.
+    columns stem, rgb_ns, depth_ns, thermal_ns, and ``cameras.yaml`` with width, height, K, D and,
+    where it is not plumb_bob, distortion_model of each camera.
 
     Args:
         folder: to read.
@@ -211,6 +212,7 @@ def _read_cameras(path: Path) -> dict[Modality, CameraInfo]:
                 int(entry["height"]),
                 k=tuple(map(float, entry["K"])),
                 d=tuple(map(float, entry["D"])),
+                distortion_model=str(entry.get("distortion_model", PLUMB_BOB)),
             )
             for name, entry in content.items()
         }

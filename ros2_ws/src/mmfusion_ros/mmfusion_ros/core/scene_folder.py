@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from mmfusion_ros.core.camera_info import CameraInfo
+from mmfusion_ros.core.camera_info import PLUMB_BOB, CameraInfo
 from mmfusion_ros.core.errors import ImageError, MmfusionError
 from mmfusion_ros.core.frames import Frame, FrameSet, Modality
 from mmfusion_ros.core.image_folder import Size, resized
@@ -109,7 +109,12 @@ def _pixels(frame: Frame, size: Size | None) -> NDArray[Any]:
         return pixels.astype(np.uint16, copy=False)  # of this machine's byte order
     if frame.modality is Modality.THERMAL and pixels.ndim == 2 and pixels.dtype == np.uint8:
         return pixels
-    raise ImageError(f"{frame.modality} has the encoding {encoding}, which is not written")
+    expected = "16UC1, mono16 or 32FC1"
+    if frame.modality is Modality.THERMAL:
+        expected = "mono16, 16UC1, mono8 or 8UC1, as of the node: colours are no temperatures"
+    raise ImageError(
+        f"{frame.modality} has the encoding {encoding}, which is not written; expected {expected}"
+    )
 
 
 def _write(path: Path, pixels: NDArray[Any]) -> None:
@@ -121,14 +126,11 @@ def _write(path: Path, pixels: NDArray[Any]) -> None:
 
 def _cameras_yaml(cameras: Mapping[Modality, CameraInfo], size: Size) -> str:
     height, width = size
-    content = {
-        str(modality): {
-            "width": width,
-            "height": height,
-            "K": list(info.scaled(width, height).k),
-            "D": list(info.d),
-        }
-        for modality, info in cameras.items()
-    }
+    content: dict[str, dict[str, Any]] = {}
+    for modality, info in cameras.items():
+        k, d = list(info.scaled(width, height).k), list(info.d)
+        entry = content[str(modality)] = {"width": width, "height": height, "K": k, "D": d}
+        if info.distortion_model != PLUMB_BOB:
+            entry["distortion_model"] = info.distortion_model
     text: str = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100)
     return text

@@ -67,7 +67,7 @@ def test_a_frame_is_one_launch_and_allocates_nothing(tensorrt, driver, serialize
         before = driver.calls.copy()
         for rgb in (1, 2, 3):
             assert engine.run(inputs(artifact, rgb))["fused"][0, 0, 0] == rgb + 7
-        assert driver.calls - before == Counter(launch=3, record=3, wait=3)
+        assert driver.calls - before == Counter(use=3, launch=3, record=3, wait=3)
 
 
 def test_outputs_are_the_same_arrays_and_outlast_the_engine(tensorrt, serialized, artifact):
@@ -111,7 +111,7 @@ def test_all_is_given_back_in_reverse_and_once(tensorrt, driver, serialized, art
     engine.close()
     count = len(artifact.inputs) + len(artifact.outputs)
     assert driver.order == [
-        *("record", "wait", "destroy_executable", "destroy_graph", "context"),
+        *("use", "record", "wait", "destroy_executable", "destroy_graph", "context"),
         *("free_host", "free") * count,
         *("destroy_event", "destroy_stream"),
     ]

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from mmfusion_ros.core.engines import EngineOptions, open_engine
 from mmfusion_ros.core.engines import tensorrt as backend
 from mmfusion_ros.core.engines.sample_frames import SampleFrames, write_sample_frames
 from mmfusion_ros.core.engines.tensorrt import import_tensorrt, open_on, open_tensorrt
+from mmfusion_ros.core.engines.tensorrt.driver import Gpu
 from mmfusion_ros.core.errors import EngineError
 
 pytest.importorskip("onnx")
@@ -101,6 +103,58 @@ def test_an_engine_of_another_gpu_is_not_used(artifact, options, driver, gpu):
     assert tensorrt.builds == 1
     assert len(list(options.cache.glob("*.engine"))) == 2
     assert all(path.read_bytes() == content for path, content in first.items())
+
+
+THOR = Gpu("Thor", (11, 0))
+
+
+def on_another_thread(work):
+    """What it gives, or raises."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def test_the_device_chosen_builds_and_runs_on_whichever_thread(artifact, options):
+    """The double lets no thread touch what is another device's than the one it works on."""
+    driver = DriverDouble(ORIN, THOR)
+    tensorrt = TensorRTDouble(driver)
+    wanted = dataclasses.replace(options, device_id=1)
+    engine = on_another_thread(lambda: open_on(tensorrt, driver, artifact, wanted))
+    assert tensorrt.built_on == [1]
+    assert set(driver.devices.values()) == {1}
+    inputs = random_inputs(artifact)
+    fused = on_another_thread(lambda: engine.run(inputs))["fused"]
+    with open_engine(artifact, EngineOptions(backend="onnxruntime")) as reference:
+        np.testing.assert_array_equal(fused, reference.run(inputs)["fused"])
+    on_another_thread(engine.close)
+    assert not driver.leaks
+    (path,) = options.cache.glob("*.json")
+    assert json.loads(path.read_text())["key"]["gpu"] == "Thor"
+
+
+@pytest.mark.parametrize(("second", "builds"), [(ORIN, 1), (THOR, 2)], ids=["alike", "another"])
+def test_devices_of_one_kind_share_an_engine(artifact, options, second, builds):
+    driver = DriverDouble(ORIN, second)
+    tensorrt = TensorRTDouble(driver)
+    for number in (0, 1):
+        wanted = dataclasses.replace(options, device_id=number)
+        open_on(tensorrt, driver, artifact, wanted).close()
+    assert tensorrt.builds == builds
+    assert not driver.leaks
+
+
+@pytest.mark.parametrize("number", [2, -1])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(artifact, options, number):
+    driver = DriverDouble(ORIN, THOR)
+    told = f"device_id is {number}, but the GPUs that CUDA sees are 0 Orin, 1 Thor; choose one"
+    with pytest.raises(EngineError, match=told):
+        open_on(
+            TensorRTDouble(driver),
+            driver,
+            artifact,
+            dataclasses.replace(options, device_id=number),
+        )
+    assert not driver.leaks
 
 
 def test_an_engine_of_another_version_is_not_used(artifact, options, driver):

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING
 
-from mmfusion_ros.core.engines.cuda_probe import CudaDriverError, cuda_devices
+from mmfusion_ros.core.engines.cuda_probe import CudaDriverError, cuda_devices, numbered
 from mmfusion_ros.core.engines.engine import Engine
 from mmfusion_ros.core.engines.options import PRECISIONS, EngineOptions
 from mmfusion_ros.core.engines.progress import Cancelled, Progress
@@ -139,7 +139,7 @@ def _open_best(artifact: Artifact, options: EngineOptions, progress: Progress | 
         devices, reason = [], str(error)
         stands_in = f"instead of tensorrt {options.precision}: {reason}"
     if devices:
-        _logger.info("engine: CUDA device %s, so trying tensorrt", devices[0].name)
+        _logger.info("engine: CUDA devices %s, so trying tensorrt", numbered(devices))
         try:
             return _open_tensorrt(
                 artifact, dataclasses.replace(options, backend="tensorrt"), progress

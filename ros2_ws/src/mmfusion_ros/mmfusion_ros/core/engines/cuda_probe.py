@@ -6,7 +6,9 @@ No runtime of an inference library is made to find out: without a driver, that c
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from mmfusion_ros.core.errors import EngineError
 
@@ -53,6 +55,16 @@ def cuda_devices() -> tuple[list[CudaDevice], str]:
     except _NoDevice:
         devices = []
     return devices, "" if devices else "the CUDA driver knows no device"
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+def numbered(devices: Iterable[_Named]) -> str:
+    """GPUs in CUDA's order with the numbers that choose them, for people."""
+    return ", ".join(f"{number} {device.name}" for number, device in enumerate(devices))
 
 
 def _device(driver: ctypes.CDLL, number: int) -> CudaDevice:

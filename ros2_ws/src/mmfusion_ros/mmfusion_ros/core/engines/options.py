@@ -32,6 +32,7 @@ class EngineOptions:
             then reduced precision must have been measured before.
         fallback: backend that takes over, in fp32, if this one cannot be opened, misses its
             tolerances or fails while running; "" for none.
+        device_id: NVIDIA GPU that TensorRT runs on, as CUDA numbers them.
         hardware_compatible: build a TensorRT engine that also runs on other GPUs of this one's
             compute capability. One that is there already is used either way.
     """
@@ -42,6 +43,7 @@ class EngineOptions:
     cache: Path | None = None
     samples: Path | None = None
     fallback: str = ""
+    device_id: int = 0
     hardware_compatible: bool = False
 
     @property

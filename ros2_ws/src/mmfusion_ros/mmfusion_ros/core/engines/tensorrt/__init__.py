@@ -6,14 +6,14 @@ import dataclasses
 import functools
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
 from mmfusion_ros.core.artifact import Artifact
-from mmfusion_ros.core.engines.cuda_probe import cuda_devices
+from mmfusion_ros.core.engines.cuda_probe import cuda_devices, numbered
 from mmfusion_ros.core.engines.engine import ONNX
 from mmfusion_ros.core.engines.engine_cache import EngineCache, EngineKey
 from mmfusion_ros.core.engines.options import EngineOptions
@@ -34,7 +34,6 @@ from mmfusion_ros.core.errors import ArtifactError, EngineError
 _logger = logging.getLogger(__name__)
 _OLDEST = Version("10.3")
 _COMPILED, _COMPILER = "engines", "torch_tensorrt"  # in an artifact, see `mmfusion compile`
-_DEVICE = 0  # CUDA_VISIBLE_DEVICES chooses another one
 
 
 def open_tensorrt(
@@ -79,8 +78,8 @@ def _open_on(
     options: EngineOptions,
     progress: Progress | None,
 ) -> TensorRTEngine:
-    gpu = driver.gpus()[_DEVICE]
-    driver.use(_DEVICE)
+    gpu = _chosen(driver.gpus(), options.device_id)
+    driver.use(options.device_id)
     _register_plugins(tensorrt)
     # Read once: what is built under the graph's digest is of these bytes.
     graph = artifact.read_graph(options.precision)
@@ -96,10 +95,12 @@ def _open_on(
     def build_now() -> bytes:
         check_comparable(TensorRTEngine.backend, artifact, options)  # minutes before `accept` would
         _logger.info(
-            "engine: building %s of %s for %s with TensorRT %s; this takes minutes, once",
+            "engine: building %s of %s for %s (device_id %d) with TensorRT %s; this takes minutes, "
+            "once",
             options.precision,
             artifact.name,
             gpu.name,
+            options.device_id,
             tensorrt.__version__,
         )
         return build(
@@ -108,6 +109,7 @@ def _open_on(
             BuilderSettings(hardware_compatible=options.hardware_compatible),
             options.cache_folder / timings.replace(" ", "_").replace("/", "_"),
             progress,
+            on_thread=functools.partial(driver.use, options.device_id),
         )
 
     def load(
@@ -118,6 +120,7 @@ def _open_on(
             serialized,
             artifact,
             driver,
+            device=options.device_id,
             precision=options.precision,
             selective_scan=scan_form(plugin) if has_scan(graph) else "none",
             path=kept,
@@ -141,15 +144,31 @@ def _open_on(
         cache = EngineCache(options.cache_folder)
         engine = accepted(*cache.obtain(keys, build_now, load, progress))
     _logger.info(
-        "engine: tensorrt %s in %s on %s, built from %s, selective scan as %s, %s",
+        "engine: tensorrt %s in %s on %s (device_id %d), built from %s, selective scan as %s, %s",
         tensorrt.__version__,
         engine.precision,
         gpu.name,
+        options.device_id,
         engine.builder,
         engine.selective_scan,
         "one CUDA graph" if engine.captured else "no CUDA graph",
     )
     return engine
+
+
+def _chosen(gpus: Sequence[Gpu], number: int) -> Gpu:
+    """The GPU of this number.
+
+    Raises:
+        EngineError: if there is none.
+    """
+    if not 0 <= number < len(gpus):
+        raise EngineError(
+            f"device_id is {number}, but the GPUs that CUDA sees are {numbered(gpus)}; choose one "
+            "of these numbers, which need not be those of nvidia-smi, or see what "
+            "CUDA_VISIBLE_DEVICES hides"
+        )
+    return gpus[number]
 
 
 def _compiled_key(key: EngineKey, gpu: Gpu) -> EngineKey:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,8 @@ def build(
     settings: BuilderSettings = BuilderSettings(),
     timing_cache: Path | None = None,
     progress: Progress | None = None,
+    *,
+    on_thread: Callable[[], object] = lambda: None,
 ) -> bytes:
     """Build an engine.
 
@@ -85,6 +87,7 @@ def build(
         settings: of the builder.
         timing_cache: file of what was timed in earlier builds; read and written.
         progress: told the share that is done. It is called from another thread.
+        on_thread: called first on the thread that the library builds on.
 
     Raises:
         EngineError: if the parser or the builder refuses the graph, or memory runs out.
@@ -101,7 +104,7 @@ def build(
         _require_fixed_shapes(network)
         timings = _use_timings(config, timing_cache)
     with failures_told(tensorrt, log, "cannot build"):
-        serialized = _in_thread(builder, network, config, shares)
+        serialized = _in_thread(builder, network, config, shares, on_thread)
     del monitor, parser
     if shares.error is not None:
         raise shares.error
@@ -171,7 +174,13 @@ def _require_fixed_shapes(network: Any) -> None:
             )
 
 
-def _in_thread(builder: Any, network: Any, config: Any, shares: PhaseShares) -> Any:
+def _in_thread(
+    builder: Any,
+    network: Any,
+    config: Any,
+    shares: PhaseShares,
+    on_thread: Callable[[], object],
+) -> Any:
     """Build in a thread, so that Ctrl-C comes through while the library computes."""
     results: list[Any] = []
     errors: list[BaseException] = []
@@ -185,6 +194,7 @@ def _in_thread(builder: Any, network: Any, config: Any, shares: PhaseShares) -> 
                 return
             builds = True
         try:
+            on_thread()
             results.append(builder.build_serialized_network(network, config))
         except BaseException as error:  # noqa: BLE001 (told where the build was asked for)
             errors.append(error)

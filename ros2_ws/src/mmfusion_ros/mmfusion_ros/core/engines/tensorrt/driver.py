@@ -35,7 +35,7 @@ class CudaDriver(Protocol):
         """All devices; at least one."""
 
     def use(self, number: int) -> None:
-        """Let this thread work on a device."""
+        """Let this thread work on a device; others go on with theirs, at first device 0."""
 
     def allocate(self, size: int) -> Address:
         """Memory of the device."""

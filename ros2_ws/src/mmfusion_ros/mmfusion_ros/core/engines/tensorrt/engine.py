@@ -58,6 +58,7 @@ class TensorRTEngine(Engine):
         artifact: Artifact,
         driver: CudaDriver,
         *,
+        device: int = 0,
         precision: str,
         selective_scan: str,
         path: Path,
@@ -69,6 +70,7 @@ class TensorRTEngine(Engine):
             serialized: what `build` gave, on this GPU and version.
             artifact: that it was built of.
             driver: of CUDA.
+            device: number of the GPU that it runs on, which it was built for.
             precision: that it computes in.
             selective_scan: how that operator is computed.
             path: where the engine is kept.
@@ -82,6 +84,7 @@ class TensorRTEngine(Engine):
         self.path = path
         self.captured = False
         self._driver = driver
+        self._device = device
         self._releases: list[Callable[[], object]] = []
         self._executable: Executable | None = None
         self._failure = ""
@@ -97,6 +100,7 @@ class TensorRTEngine(Engine):
 
     def _open(self, tensorrt: Any, serialized: bytes, artifact: Artifact) -> None:
         driver = self._driver
+        driver.use(self._device)
         self._stream = driver.create_stream()
         self._releases.append(partial(driver.destroy_stream, self._stream))
         self._done = driver.create_event()
@@ -208,6 +212,7 @@ class TensorRTEngine(Engine):
                 )
             np.copyto(tensor.array, given)
         try:
+            self._driver.use(self._device)  # the thread may be another than that of the last frame
             if self._executable is None:
                 self._enqueue()
             else:
@@ -225,6 +230,8 @@ class TensorRTEngine(Engine):
         """See `Engine.close`. Everything is given back in reverse, even if some of it fails."""
         if not self._releases:
             return
+        with suppress(EngineError):
+            self._driver.use(self._device)
         with suppress(EngineError, AttributeError):  # it may have failed, or not have come so far
             self._finish()
         while self._releases:
