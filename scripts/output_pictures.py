@@ -1,4 +1,4 @@
-"""Make the pictures of docs/outputs.md: what bundled artifacts make of one courtyard frame.
+"""Make the pictures of docs/outputs.md: what the bundled networks make of one courtyard frame.
 
 python scripts/output_pictures.py [--frame NUMBER] [--out FOLDER]
 """
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mmfusion_ros.core.artifact import Artifact, open_artifact
+from mmfusion_ros.core.detections import MIN_SCORE
 from mmfusion_ros.core.engines import open_engine
 from mmfusion_ros.core.errors import MmfusionError
 from mmfusion_ros.core.frames import Companion, Frame, FrameSet, Modality, SourceImage
@@ -27,9 +28,7 @@ from mmfusion_ros.evaluation import rgb_picture, thermal_picture
 
 ROOT = Path(__file__).resolve().parent.parent
 COURTYARD = ROOT / "data" / "courtyard"
-ARTIFACT = ROOT / "artifacts" / "rgbdt_tiny_640x480"
-DETECTOR = ROOT / "artifacts" / "efficientmfd_lite0_640x480"
-MIN_SCORE = 0.3
+ARTIFACT = ROOT / "artifacts" / "rgbdt_full_640x480"
 FRAMES = 40
 WIDTH = 400  # of a picture in the documentation
 
@@ -79,9 +78,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
     options = parser.parse_args()
     try:
-        artifact, detector = open_artifact(ARTIFACT), open_artifact(DETECTOR)
+        artifact = open_artifact(ARTIFACT)
         results = run_until(options.frame, artifact)
-        detected = run_until(options.frame, detector)
     except MmfusionError as error:
         print(f"output_pictures: {error}", file=sys.stderr)
         return 1
@@ -90,8 +88,10 @@ def main() -> int:
         "registered_thermal": thermal_picture(results),
         "fused": results.fused,
         "saliency": results.saliency,
-        "overlay": draw_overlay(results.fused, results.saliency, None, ()),
-        "detections": draw_overlay(detected.fused, None, detected.detections, detector.classes),
+        "overlay": draw_overlay(
+            results.fused, results.saliency, results.detections, artifact.classes
+        ),
+        "detections": draw_overlay(results.fused, None, results.detections, artifact.classes),
     }
     options.out.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
