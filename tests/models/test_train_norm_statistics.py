@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from torch import nn
+from torch import distributed, multiprocessing, nn
 
 from mmfusion.train.norm_statistics import retake_statistics
 from mmfusion.train.processes import Processes
@@ -25,7 +25,6 @@ class Normalising:
         self.network = nn.Sequential(nn.BatchNorm1d(2, momentum=0.1))
 
     def losses(self, samples, processes):
-        assert processes is ALONE
         loss = self.network(torch.stack(samples)).sum()
         assert not loss.requires_grad
         return Losses((loss,), {})
@@ -71,3 +70,25 @@ def test_networks_without_batch_norms_need_no_samples():
         yield
 
     retake_statistics(Normalising(), nn.Sequential(nn.Linear(2, 2)), none(), ALONE)
+
+
+def retake_share(rank, store, count, out):
+    """Of every batch, one process's share."""
+    distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=count)
+    task = Normalising()
+    processes = Processes(rank, count, torch.device("cpu"))
+    retake_statistics(task, task.network, batches()[rank::count], processes)
+    torch.save(task.network.state_dict(), out / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_processes_come_to_the_statistics_of_all_their_samples(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    multiprocessing.spawn(retake_share, (tmp_path / "store", 2, tmp_path), nprocs=2)
+    task = Normalising()
+    retake_statistics(task, task.network, batches(), ALONE)
+    (norm,) = task.network
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        torch.testing.assert_close(found["0.running_mean"], norm.running_mean)
+        torch.testing.assert_close(found["0.running_var"], norm.running_var)

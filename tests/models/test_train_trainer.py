@@ -120,10 +120,11 @@ def test_a_batch_in_parts_is_the_same_batch(pairs, tmp_path):
     near(train(pairs, tmp_path / "parts", "loop.batch=4", "loop.accumulate=2"), whole)
 
 
-def torchrun(pairs, out, *changes):
+def torchrun(pairs, out, *changes, resume=False):
     """Train in two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += ["-m", "mmfusion", "train", changes[0], "--data", str(pairs), "--out", str(out)]
+    command += ["--resume"] * resume
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     return subprocess.run(
         [*command, "--set", *changes[1:]],
@@ -144,6 +145,9 @@ def test_two_processes_do_the_same_as_one(pairs, tmp_path):
     for name in mine:
         torch.testing.assert_close(mine[name], theirs[name], rtol=1e-3, atol=1e-5)
     assert json.loads((tmp_path / "two" / "record.json").read_text())["processes"] == 2
+    again = torchrun(pairs, tmp_path / "two", "s4fusion_tiny", *STEPS, "loop.batch=4", resume=True)
+    assert again.returncode == 0, again.stderr
+    assert (again.stdout + again.stderr).count("were done before") == 1  # one of them tells
 
 
 def test_batches_that_do_not_split_are_refused(pairs, tmp_path):

@@ -21,13 +21,13 @@ from mmfusion.train.task import Task
 def retake_statistics(
     task: Task, network: nn.Module, parts: Iterable[list[Any]], processes: Processes
 ) -> None:
-    """Replace running means and variances by those over some batches, each counting alike.
+    """Replace running means and variances by those over some batches, each part counting alike.
 
     Args:
         task: shows samples to its network as training does.
         network: the task's, or averaged weights of it; changed in place, left in training mode.
-        parts: lists of samples, as for `Task.losses`.
-        processes: all of which must call this.
+        parts: lists of samples, as for `Task.losses`; this process's share.
+        processes: all of which must call this; they come to the same statistics.
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     if not norms:
@@ -42,6 +42,10 @@ def retake_statistics(
         with torch.no_grad():
             for samples in parts:
                 task.losses(samples, processes)
+            for norm in norms:  # on CPUs each process has seen its own samples alone
+                for statistic in (norm.running_mean, norm.running_var):
+                    if statistic is not None:
+                        statistic.copy_(processes.mean(statistic))
     finally:
         task.network = own
         for norm, momentum in zip(norms, momenta, strict=True):

@@ -150,7 +150,7 @@ class Trainer:
             if self._done == 0 and board is not None:
                 # What can fail does so now, not after hours; and what was learnt can be told.
                 self._validate(0, board, progress)
-            if self._done == self._loop.steps:
+            if self._done == self._loop.steps and self._processes.first:
                 progress.write(f"all {self._done} steps in {self._out} were done before")
             while self._done < self._loop.steps:
                 values, alignment = self._step(batches)
