@@ -101,6 +101,13 @@ def test_apply_respects_the_users_profile(no_profile, monkeypatch, name):
     assert [os.environ.get(variable) for variable in VARIABLES].count(None) == 1
 
 
+def test_apply_does_not_take_a_variable_for_one_that_is_not_read(no_profile, monkeypatch):
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    monkeypatch.setenv(VARIABLES[0], "/users/own.xml")
+    profile = apply_dds_profile()
+    assert os.environ[VARIABLES[1]] == str(profile)
+
+
 def test_apply_warns_and_goes_on_without_the_file(no_profile, monkeypatch, caplog):
     def missing(name: str) -> Path:
         raise MmfusionError(f"no {name}")

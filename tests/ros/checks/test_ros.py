@@ -24,6 +24,8 @@ VARIABLES = (
     "ROS_LOCALHOST_ONLY",
 )
 
+FOLDER_PROFILES = ("DEFAULT_FASTDDS_PROFILES.xml", "DEFAULT_FASTRTPS_PROFILES.xml")
+
 
 def environment(**changes):
     kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
@@ -54,16 +56,16 @@ def test_here_all_is_well_but_that_drivers_need_the_profile(tmp_path):
 
 
 @pytest.mark.parametrize(("distribution", "variable"), [("kilted", 0), ("humble", 1)])
-def test_the_advice_is_for_the_distribution(monkeypatch, distribution, variable):
-    monkeypatch.setenv("ROS_DISTRO", distribution)
-    assert ros.our_profile_command().startswith(f"export {ros.PROFILE_VARIABLES[variable]}=")
+def test_the_advice_is_for_the_distribution(distribution, variable):
+    setup = Setup(environment={"ROS_DISTRO": distribution})
+    assert ros.our_profile_command(setup).startswith(f"export {VARIABLES[variable]}=")
 
 
 def test_small_images_need_no_profile(tmp_path):
     assert check(tmp_path, size=(240, 320))["dds.profile"].level == "ok"
 
 
-@pytest.mark.parametrize("name", ros.PROFILE_VARIABLES)
+@pytest.mark.parametrize("name", VARIABLES[:2])
 def test_a_profile_that_is_set_is_fine(tmp_path, repo_root, name):
     found = check(tmp_path, **{name: str(repo_root / OURS)})
     assert found["dds.profile"].level == "ok"
@@ -71,13 +73,44 @@ def test_a_profile_that_is_set_is_fine(tmp_path, repo_root, name):
 
 
 def test_a_profile_in_the_working_folder_counts(tmp_path, repo_root):
-    (tmp_path / ros.FOLDER_PROFILE).write_text((repo_root / OURS).read_text())
+    (tmp_path / FOLDER_PROFILES[0]).write_text((repo_root / OURS).read_text())
     found = check(tmp_path)
     assert found["dds.profile"].level == "ok"
     assert str(tmp_path) in found["dds.profile"].found
     both = check(tmp_path, FASTDDS_DEFAULT_PROFILES_FILE=str(repo_root / OURS))
     assert both["dds.profile"].level == "note"
     assert is_helpful(both["dds.profile"])
+
+
+@pytest.mark.parametrize(("value", "level"), [("1", "warning"), ("0", "ok")])
+def test_a_profile_in_the_working_folder_can_be_passed_over(tmp_path, repo_root, value, level):
+    (tmp_path / FOLDER_PROFILES[0]).write_text((repo_root / OURS).read_text())
+    found = check(tmp_path, quick=False, SKIP_DEFAULT_XML_FILE=value)
+    assert found["dds.profile"].level == level
+    # Fast DDS holds with it.
+    assert (found["dds.segment"].values["as_set_bytes"] < 1 << 20) == (level == "warning")
+
+
+@pytest.mark.parametrize(("distribution", "names"), [("kilted", 0), ("jazzy", 1), ("humble", 1)])
+def test_a_profile_counts_by_the_names_of_the_distribution(
+    tmp_path, repo_root, distribution, names
+):
+    ours = (repo_root / OURS).read_text()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    setup = Setup(folder=folder, environment={"ROS_DISTRO": distribution})
+    (folder / FOLDER_PROFILES[1 - names]).write_text(ours)
+    assert ros._profile(setup).level == "warning"
+    (folder / FOLDER_PROFILES[names]).write_text(ours)
+    assert ros._profile(setup).level == "ok"
+    assert str(folder / FOLDER_PROFILES[names]) in ros._profile(setup).found
+
+
+def test_a_variable_that_the_distribution_does_not_read_sets_nothing(tmp_path, repo_root):
+    environment = {"ROS_DISTRO": "jazzy", VARIABLES[0]: str(repo_root / OURS)}
+    finding = ros._profile(Setup(folder=tmp_path, environment=environment))
+    assert finding.level == "warning"
+    assert f"export {VARIABLES[1]}=" in finding.advice
 
 
 @pytest.mark.parametrize("content", [None, "<dds>", "<dds/>"])
@@ -102,7 +135,7 @@ def test_a_profile_too_small_for_the_cameras_is_a_warning(tmp_path, repo_root):
 def test_a_profile_without_udp_is_a_warning(tmp_path, repo_root):
     path = tmp_path / "profile.xml"
     path.write_text((repo_root / OURS).read_text().replace("UDPv4", "TCPv4"))
-    setup = Setup(folder=tmp_path, environment={ros.PROFILE_VARIABLES[0]: str(path)})
+    setup = Setup(folder=tmp_path, environment={VARIABLES[0]: str(path)})
     finding = ros._profile(setup)
     assert finding.level == "warning"
     assert "no UDP" in finding.found

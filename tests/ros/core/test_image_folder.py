@@ -132,6 +132,11 @@ def test_missing_and_empty_folders_are_named(tmp_path):
         ("cameras.yaml", "rgb: 3", "is malformed"),
         ("cameras.yaml", "lidar: {}", "is malformed"),
         ("cameras.yaml", "[", "is malformed"),
+        (
+            "cameras.yaml",
+            "rgb: {width: 8, height: 8, K: [8, 0, 4, 0, 8, 4, 0, 0, 1], D: [], distortion_model: }",
+            "distortion_model is None",
+        ),
     ],
 )
 def test_malformed_files_are_named(recording, name, content, message):

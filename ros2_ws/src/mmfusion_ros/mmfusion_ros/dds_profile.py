@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmfusion_ros.core.errors import MmfusionError
@@ -11,17 +13,33 @@ from mmfusion_ros.share import share_file
 
 _logger = logging.getLogger(__name__)
 
-_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
-_OLD_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
-# Their Fast DDS 2.6, 2.10 and 2.14 read the old name only; Fast DDS 3 warns about it.
+@dataclass(frozen=True)
+class ProfileNames:
+    """Where the Fast DDS of a distribution looks for a profile.
+
+    Attributes:
+        variables: of the environment, that name a file; the first is the one to set.
+        folder_file: read from the working folder besides.
+    """
+
+    variables: tuple[str, ...]
+    folder_file: str
+
+
+# Fast DDS 3 warns about the old variable.
+_NEW = ProfileNames(
+    ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"),
+    "DEFAULT_FASTDDS_PROFILES.xml",
+)
+# Fast DDS 2.6, 2.10 and 2.14 know the old names only.
+_OLD = ProfileNames(("FASTRTPS_DEFAULT_PROFILES_FILE",), "DEFAULT_FASTRTPS_PROFILES.xml")
 _OLD_DISTRIBUTIONS = frozenset({"humble", "iron", "jazzy"})
 
 
-def profile_variable() -> str:
-    """Name of the environment variable that the Fast DDS of this distribution reads."""
-    old = os.environ.get("ROS_DISTRO") in _OLD_DISTRIBUTIONS
-    return _OLD_VARIABLE if old else _VARIABLE
+def profile_names(environment: Mapping[str, str]) -> ProfileNames:
+    """Names that count in an environment, by the distribution that it is of."""
+    return _OLD if environment.get("ROS_DISTRO") in _OLD_DISTRIBUTIONS else _NEW
 
 
 def apply_dds_profile() -> Path | None:
@@ -33,12 +51,13 @@ def apply_dds_profile() -> Path | None:
     Returns:
         The profile applied; None if the user's own is kept or ours is not installed.
     """
-    if os.environ.get(_VARIABLE) or os.environ.get(_OLD_VARIABLE):
+    variables = profile_names(os.environ).variables
+    if any(os.environ.get(name) for name in variables):
         return None
     try:
         profile = share_file("config/fastdds.xml")
     except MmfusionError as error:
         _logger.warning("images may get lost between processes: %s", error)
         return None
-    os.environ[profile_variable()] = str(profile)
+    os.environ[variables[0]] = str(profile)
     return profile

@@ -155,7 +155,7 @@ def opened_and_run(artifact, **options):
         return fused, compiled.get_property("INFERENCE_NUM_THREADS")
 
 
-def never(path):
+def never(graph):
     raise AssertionError("it was compiled before")
 
 
@@ -166,6 +166,22 @@ def test_what_was_compiled_is_loaded_at_the_next_start(artifact, tmp_path, monke
     np.testing.assert_array_equal(first, second)
     assert first.any()
     assert (threads, more_threads) == (1, 2)
+
+
+def test_what_is_kept_is_of_the_graph_that_was_verified(tmp_path, monkeypatch):
+    """The file may be exchanged between the look at its digest and its use."""
+    folder = write_artifact(tmp_path / "small")
+    artifact = open_artifact(folder)
+    first, _ = opened_and_run(artifact, cache=tmp_path / "one")
+    obtain = engine_module.EngineCache.obtain
+
+    def exchanged_before(self, *arguments):
+        (folder / "graph.onnx").write_bytes(b"another")
+        return obtain(self, *arguments)
+
+    monkeypatch.setattr(engine_module.EngineCache, "obtain", exchanged_before)
+    second, _ = opened_and_run(artifact, cache=tmp_path / "two")
+    np.testing.assert_array_equal(second, first)
 
 
 def test_another_form_or_precision_is_compiled_anew(tmp_path, monkeypatch):
@@ -187,7 +203,10 @@ def test_another_form_or_precision_is_compiled_anew(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("vouched_for", "reason"),
-    [(False, "its SHA-256 is not that of its description"), (True, "does not load it")],
+    [
+        (False, "its SHA-256 is not that of its description"),
+        (True, "does not load what it compiled"),
+    ],
 )
 def test_a_damaged_entry_is_compiled_anew(artifact, tmp_path, caplog, vouched_for, reason):
     first, _ = opened_and_run(artifact, cache=tmp_path)
@@ -300,7 +319,7 @@ def test_what_a_scan_takes_from_around_it_is_handed_in(tmp_path, captured):
     rng = np.random.default_rng(0)
     inputs = {"start": rng.random(3, np.float32), "x": rng.random((4, 3), np.float32)}
     expected = onnxruntime.InferenceSession(path).run(["last", "more_rows"], inputs)
-    rewritten = readable_graph(path)
+    rewritten = readable_graph(path.read_bytes())
     onnx.checker.check_model(onnx.load_from_string(rewritten))
     given = openvino.Core().compile_model(openvino.Core().read_model(rewritten), "CPU")(inputs)
     for name, array in zip(("last", "more_rows"), expected, strict=True):
@@ -352,7 +371,7 @@ def test_what_is_read_in_int8_behind_a_concat_is_right(tmp_path, layer, axis):
     rng = np.random.default_rng(1)
     inputs = {name: rng.normal(0, 2, (1, 4, 8, 8)).astype(np.float32) for name in ("x", "z")}
     (expected,) = onnxruntime.InferenceSession(path).run(["y"], inputs)
-    rewritten = readable_graph(path)
+    rewritten = readable_graph(path.read_bytes())
     onnx.checker.check_model(onnx.load_from_string(rewritten), full_check=True)
     (again,) = onnxruntime.InferenceSession(rewritten).run(["y"], inputs)
     np.testing.assert_allclose(again, expected, rtol=1e-5, atol=1e-5)

@@ -242,6 +242,17 @@ def test_a_damaged_record_is_measured_anew(tmp_path, caplog, content):
     assert "comparing anew" in caplog.text
 
 
+def test_a_record_of_fewer_detections_does_not_count(tmp_path, caplog):
+    """It is of a time when those that scored less than 0.5 were not asked for."""
+    bench = Bench(tmp_path)
+    bench.open().close()
+    record = json.loads(bench.kept.read_text())
+    bench.kept.write_text(json.dumps(record | {"schema_version": 1}))
+    with pytest.raises(EngineError, match="no sample frames"):
+        bench.open(samples=False)
+    assert "version 1, expected 2" in caplog.text
+
+
 def test_a_record_that_was_cut_is_measured_anew(tmp_path):
     bench = Bench(tmp_path)
     bench.open().close()

@@ -12,10 +12,8 @@ from mmfusion_ros.checks.fastdds_profile import DEFAULT_SEGMENT, FastDdsProfile,
 from mmfusion_ros.checks.finding import Finding, Level, ok, skipped
 from mmfusion_ros.checks.processes import finish, start
 from mmfusion_ros.checks.subject import Setup, megabytes
-from mmfusion_ros.dds_profile import profile_variable
+from mmfusion_ros.dds_profile import profile_names
 
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-FOLDER_PROFILE = "DEFAULT_FASTDDS_PROFILES.xml"
 NO_ROS = "ROS 2 does not work here (ros.installation)"
 _TIMEOUT_S = 30.0
 _RANGES = {"SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT", "NOT_SET"}
@@ -24,10 +22,10 @@ _LAST_SAFE_DOMAIN, _LAST_DOMAIN = 101, 232
 _NEEDED_MESSAGES = {"sensor_msgs", "std_msgs", "diagnostic_msgs", "mmfusion_msgs"}
 
 
-def our_profile_command() -> str:
+def our_profile_command(setup: Setup) -> str:
     """What sets our profile in the shell that a camera driver is started from."""
     return (
-        f"export {profile_variable()}=$(python -c "
+        f"export {profile_names(setup.environment).variables[0]}=$(python -c "
         "\"from mmfusion_ros.share import share_file; print(share_file('config/fastdds.xml'))\")"
     )
 
@@ -74,7 +72,7 @@ def ros_here(setup: Setup) -> RosHere:
 
 def user_profile(setup: Setup) -> Path | None:
     """The profile that Fast DDS reads because the user set it; None without one."""
-    for name in PROFILE_VARIABLES:
+    for name in profile_names(setup.environment).variables:
         if setup.environment.get(name):
             return setup.folder / setup.environment[name]
     return None
@@ -162,20 +160,21 @@ def _numpy(problem: str) -> Finding:
 
 def _profile(setup: Setup) -> Finding:
     chosen = user_profile(setup)
-    beside = setup.folder / FOLDER_PROFILE
-    if chosen is None and beside.is_file() and not setup.environment.get("SKIP_DEFAULT_XML"):
+    beside = setup.folder / profile_names(setup.environment).folder_file
+    is_beside = beside.is_file() and setup.environment.get("SKIP_DEFAULT_XML_FILE") != "1"
+    if chosen is None and is_beside:
         return _judge_profile(
             setup, beside, f"{beside}, read because it lies in the working folder"
         )
     if chosen is None:
         return _no_profile(setup)
-    if beside.is_file():
+    if is_beside:
         return Finding(
             "dds.profile",
             Level.NOTE,
             f"{chosen} is set, and {beside} is read besides it",
             "one profile file",
-            f"start programs from another folder or move {FOLDER_PROFILE}; where both define the "
+            f"start programs from another folder or move {beside.name}; where both define the "
             "same names, Fast DDS complains and takes the first",
         )
     return _judge_profile(setup, chosen, str(chosen))
@@ -192,7 +191,7 @@ def _no_profile(setup: Setup) -> Finding:
         f"from here get {megabytes(DEFAULT_SEGMENT)} of shared memory and lose images of "
         f"{megabytes(largest)}",
         "a profile for every process that publishes images",
-        f"before starting camera drivers: {our_profile_command()}",
+        f"before starting camera drivers: {our_profile_command(setup)}",
     )
 
 
@@ -204,12 +203,12 @@ def _judge_profile(setup: Setup, path: Path, where: str) -> Finding:
             Level.ERROR,
             f"{where} is not used: {profile.problem}",
             "a profile that Fast DDS reads",
-            f"mend it or take ours: {our_profile_command()}",
+            f"mend it or take ours: {our_profile_command(setup)}",
         )
     values = {"path": str(path), "segment_bytes": profile.segment_bytes, "udp": profile.udp}
     needed = 2 * setup.set_bytes
     if profile.segment_bytes is None or profile.segment_bytes < needed:
-        return _small_profile(where, profile, needed, values)
+        return _small_profile(setup, where, profile, needed, values)
     found = f"{where}: {megabytes(profile.segment_bytes)} of shared memory"
     if not profile.udp:
         return Finding(
@@ -224,7 +223,7 @@ def _judge_profile(setup: Setup, path: Path, where: str) -> Finding:
 
 
 def _small_profile(
-    where: str, profile: FastDdsProfile, needed: int, values: dict[str, Any]
+    setup: Setup, where: str, profile: FastDdsProfile, needed: int, values: dict[str, Any]
 ) -> Finding:
     size = profile.segment_bytes
     found = "no shared memory" if size is None else f"{megabytes(size)} of shared memory"
@@ -233,7 +232,7 @@ def _small_profile(
         Level.WARNING,
         f"{where}: {found}",
         f"at least {megabytes(needed)}: two images of each camera, in one process",
-        f"set segment_size to {needed} or more, or take ours: {our_profile_command()}",
+        f"set segment_size to {needed} or more, or take ours: {our_profile_command(setup)}",
         values,
     )
 

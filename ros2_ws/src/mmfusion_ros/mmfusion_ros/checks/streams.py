@@ -153,7 +153,7 @@ def _loss(
             Level.WARNING,
             f"without a profile, as for a camera driver started from here: {found}",
             expected,
-            f"set the profile in the publishing process: {our_profile_command()}",
+            f"set the profile in the publishing process: {our_profile_command(setup)}",
             values,
         )
     if segment is None or segment < setup.largest_bytes:

@@ -89,7 +89,7 @@ class Artifact:
         Args and errors are those of `read_graph`.
         """
         self.read_graph(precision)
-        return self._file_of(precision)
+        return self.graph_file(precision)
 
     def read_graph(self, precision: str) -> bytes:
         """What is in the ONNX file in a precision, verified.
@@ -100,7 +100,7 @@ class Artifact:
         Raises:
             ArtifactError: if the artifact has no such graph, or not the one of its manifest.
         """
-        path = self._file_of(precision)
+        path = self.graph_file(precision)
         try:
             graph = path.read_bytes()
         except OSError as error:
@@ -111,7 +111,11 @@ class Artifact:
         _check_digest(path, hashlib.sha256(graph).hexdigest(), expected)
         return graph
 
-    def _file_of(self, precision: str) -> Path:
+    def graph_file(self, precision: str) -> Path:
+        """The ONNX file in a precision, not looked at.
+
+        Args and errors are those of `read_graph`.
+        """
         if precision == "fp32":
             return self.graph_path
         entry = self.manifest.get("reduced_graphs", {}).get(precision)

@@ -206,18 +206,22 @@ def _read_cameras(path: Path) -> dict[Modality, CameraInfo]:
         return {}
     try:
         content = yaml.safe_load(path.read_text())
-        return {
-            Modality(name): plain_camera_info(
-                int(entry["width"]),
-                int(entry["height"]),
-                k=tuple(map(float, entry["K"])),
-                d=tuple(map(float, entry["D"])),
-                distortion_model=str(entry.get("distortion_model", PLUMB_BOB)),
-            )
-            for name, entry in content.items()
-        }
+        return {Modality(name): _camera(entry) for name, entry in content.items()}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ImageError(
-            f"{path} is malformed ({error!r}); expected width, height, K and D for each of rgb, "
-            "depth and thermal"
+            f"{path} is malformed ({error!r}); expected width, height, K, D and perhaps the name "
+            "of a distortion_model for each of rgb, depth and thermal"
         ) from error
+
+
+def _camera(entry: Mapping[str, Any]) -> CameraInfo:
+    model = entry.get("distortion_model", PLUMB_BOB)
+    if not isinstance(model, str):
+        raise TypeError(f"distortion_model is {model!r}")
+    return plain_camera_info(
+        int(entry["width"]),
+        int(entry["height"]),
+        k=tuple(map(float, entry["K"])),
+        d=tuple(map(float, entry["D"])),
+        distortion_model=model,
+    )

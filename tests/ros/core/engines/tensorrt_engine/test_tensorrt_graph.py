@@ -99,6 +99,70 @@ def test_weights_stored_in_half_are_float32_to_the_parser():
         np.testing.assert_array_equal(run(made, {"x": x})[name], expected, strict=True)
 
 
+def of_one_half(*readers: onnx.NodeProto) -> bytes:
+    """A graph from x to y, both (2, 2) float32, with the float16 constant ``half``."""
+    constant = numpy_helper.from_array(np.array([[1, 2], [3, 4]], np.float16), "half")
+    graph = helper.make_graph(
+        readers,
+        "half",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 2])],
+        [constant],
+    )
+    opset = helper.make_opsetid("", 20)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString()
+
+
+def widened(name: str, of: str = "half") -> onnx.NodeProto:
+    return helper.make_node("Cast", [of], [name], to=TensorProto.FLOAT)
+
+
+def read_twice() -> bytes:
+    return of_one_half(
+        widened("first"),
+        widened("second"),
+        helper.make_node("MatMul", ["x", "first"], ["product"]),
+        helper.make_node("MatMul", ["product", "second"], ["y"]),
+    )
+
+
+def also_read_in_half() -> bytes:
+    return of_one_half(
+        widened("weight"),
+        helper.make_node("MatMul", ["x", "weight"], ["product"]),
+        helper.make_node("Cast", ["product"], ["short"], to=TensorProto.FLOAT16),
+        helper.make_node("Mul", ["short", "half"], ["louder"]),
+        widened("y", of="louder"),
+    )
+
+
+def also_read_in_a_body() -> bytes:
+    put_out = helper.make_tensor_value_info("doubled", TensorProto.FLOAT16, [2, 2])
+    body = helper.make_graph(
+        [helper.make_node("Add", ["half", "half"], ["doubled"])], "body", [], [put_out]
+    )
+    return of_one_half(
+        widened("weight"),
+        helper.make_node("MatMul", ["x", "weight"], ["product"]),
+        helper.make_node("Constant", [], ["yes"], value=numpy_helper.from_array(np.array(True))),
+        helper.make_node("If", ["yes"], ["chosen"], then_branch=body, else_branch=body),
+        widened("louder", of="chosen"),
+        helper.make_node("Mul", ["product", "louder"], ["y"]),
+    )
+
+
+@pytest.mark.parametrize("graph", [read_twice, also_read_in_half, also_read_in_a_body])
+def test_a_constant_in_half_may_have_several_readers(graph):
+    given = graph()
+    made = parsable_graph(given, Path("half"))
+    assert "weight" not in {
+        name for node in onnx.load_from_string(made).graph.node for name in node.output
+    }
+    x = np.arange(4, dtype=np.float32).reshape(2, 2)
+    expected = run(given, {"x": x})["y"]
+    np.testing.assert_array_equal(run(made, {"x": x})["y"], expected, strict=True)
+
+
 def test_bytes_of_every_origin_are_floats_within():
     nodes = [
         helper.make_node("Gather", ["x", "first"], ["row"], axis=0),

@@ -88,7 +88,9 @@ class OpenVinoEngine(Engine):
         self.precision = options.precision
         self.runs_with = f"openvino {openvino.__version__.partition('-')[0]}"
         in_int8 = options.precision == _INT8
-        graph = artifact.graph_for(_INT8 if in_int8 else "fp32")
+        # Read once: what is compiled under the graph's digest is of these bytes.
+        stored_in = _INT8 if in_int8 else "fp32"
+        graph, path = artifact.read_graph(stored_in), artifact.graph_file(stored_in)
         key = OpenVinoKey(
             graph=artifact.reduced_digests[_INT8] if in_int8 else artifact.digest,
             form=self.form,
@@ -113,9 +115,7 @@ class OpenVinoEngine(Engine):
                 model = core.read_model(readable_graph(graph))
                 core.compile_model(model, "CPU", settings).export_model(stream)
             except Exception as error:  # its exceptions share no other base
-                raise EngineError(
-                    f"{self.runs_with} cannot load {graph}: {_line(error)}"
-                ) from error
+                raise EngineError(f"{self.runs_with} cannot load {path}: {_line(error)}") from error
             return stream.getvalue()
 
         def loaded(compiled: bytes, _path: Path, _digest: str) -> openvino.CompiledModel:
@@ -123,7 +123,7 @@ class OpenVinoEngine(Engine):
                 return core.import_model(compiled, "CPU", settings)
             except Exception as error:
                 raise UnusableEngineError(
-                    f"{self.runs_with} does not load it: {_line(error)}"
+                    f"{self.runs_with} does not load what it compiled: {_line(error)}"
                 ) from error
 
         # What was compiled now runs by way of the cache too: each start computes alike.
@@ -135,7 +135,7 @@ class OpenVinoEngine(Engine):
                 self._request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
             self._input_names = _names(compiled.inputs)
         except Exception as error:  # its exceptions share no other base
-            raise EngineError(f"{self.runs_with} cannot load {graph}: {_line(error)}") from error
+            raise EngineError(f"{self.runs_with} cannot load {path}: {_line(error)}") from error
         self._tensor = openvino.Tensor
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,18 +14,18 @@ FORM = 2  # of what is made here: what was measured on another one does not coun
 _WITH_ZERO_POINT = 3  # inputs of QuantizeLinear
 
 
-def readable_graph(path: Path) -> bytes:
+def readable_graph(graph: bytes) -> bytes:
     """The graph without what OpenVINO refuses or gets wrong, computing the same.
 
     Model-local functions are put in where they are called. What the body of a ``Scan`` takes from
     the graph around it is handed in as a state that never changes. What a convolution reads is
     quantised to unsigned bytes.
 
-    Needs ``onnx``. What it raises of a file that is no graph comes out.
+    Needs ``onnx``. What it raises of what is no ONNX file comes out.
     """
     import onnx.inliner  # noqa: PLC0415 (heavy, and optional)
 
-    model = onnx.inliner.inline_local_functions(onnx.load(path))
+    model = onnx.inliner.inline_local_functions(onnx.load_from_string(graph))
     for node in model.graph.node:
         if node.op_type == "Scan":
             _hand_in(node)

@@ -31,7 +31,9 @@ from mmfusion_ros.core.errors import EngineError
 
 _logger = logging.getLogger(__name__)
 
-_VERSION = 1  # of the kept file
+# Of the kept file, and of how its figures are measured: those of another way do not count. Until 1,
+# a matched_share was that of detections that score 0.5 or more.
+_VERSION = 2
 _AT_LEAST = {"psnr_db", "matched_share"}
 # Of /proc/cpuinfo, on x86 and on Arm; and how the features begin that change what is computed.
 _PROCESSOR = {

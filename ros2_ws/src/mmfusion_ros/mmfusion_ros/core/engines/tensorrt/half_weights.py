@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -20,16 +22,32 @@ def weights_in_float32(model: onnx.ModelProto) -> None:
     halves = {
         each.name: each for each in graph.initializer if each.data_type == TensorProto.FLOAT16
     }
-    nodes = []
+    nodes, widened = [], set()
     for node in graph.node:
-        half = halves.get(node.input[0]) if _widens(node) else None
-        if half is None:
-            nodes.append(node)
-        else:
+        if _widens(node) and node.input[0] in halves:
+            half = halves[node.input[0]]
             values = numpy_helper.to_array(half).astype(np.float32)
-            half.CopyFrom(numpy_helper.from_array(values, node.output[0]))
+            graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+            widened.add(half.name)
+        else:
+            nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
+    # What computes in half, in the graph or in the body of a loop, goes on reading it.
+    gone = widened - set(_read(graph))
+    kept = [each for each in graph.initializer if each.name not in gone]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _read(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names that nodes read, bodies included, or that are put out."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from _read(body)
+    yield from (value.name for value in graph.output)
 
 
 def _widens(node: onnx.NodeProto) -> bool:
