@@ -67,17 +67,13 @@ def store_in_half(model: onnx.ModelProto, tables: Container[str]) -> None:
 
 
 def widen(model: onnx.ModelProto) -> None:
-    """Store the weights in float32 again, for who looks for a layer's weights in its inputs.
+    """Undo `store_in_half` but for the rounding, for who looks for weights in a layer's inputs.
 
     Args:
-        model: changed in place; perhaps of `store_in_half`, whose rounding stays.
+        model: changed in place.
     """
     graph = model.graph
-    halves = {
-        tensor.name: tensor
-        for tensor in graph.initializer
-        if tensor.data_type == TensorProto.FLOAT16
-    }
+    halves = {tensor.name: tensor for tensor in graph.initializer if tensor.name.endswith(_SUFFIX)}
     nodes = []
     for node in graph.node:
         if node.op_type == "Cast" and node.input[0] in halves:
