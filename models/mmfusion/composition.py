@@ -289,9 +289,9 @@ def _saliency(content: Mapping[str, Any], folder: Path) -> SaliencyPart:
 
 
 def _trained_depth_range(checkpoint: Path) -> DepthRange:
-    from mmfusion.saliency_scenes import trained_depth_range  # noqa: PLC0415 (needs PyTorch)
+    from mmfusion.saliency_scenes import trained_depth  # noqa: PLC0415 (needs PyTorch)
 
-    return trained_depth_range(checkpoint)
+    return trained_depth(checkpoint).range
 
 
 def _weights(role: Role, content: Mapping[str, Any], folder: Path) -> Weights:

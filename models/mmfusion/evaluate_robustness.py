@@ -23,7 +23,7 @@ from mmfusion.robustness_picture import draw_robustness
 from mmfusion.saliency_scenes import (
     find_salient,
     scenes_with_branch,
-    trained_depth_range,
+    trained_depth,
     truth_of,
 )
 from mmfusion.train.scenes import Scene, load_scenes
@@ -46,7 +46,6 @@ def evaluate_robustness(
     checkpoint: Path,
     folders: Sequence[Path],
     out: Path,
-    depth_range: DepthRange | None = None,
 ) -> dict[str, dict[str, float]]:
     """S-measure and mean absolute error of a network while one of its streams is corrupted.
 
@@ -55,10 +54,10 @@ def evaluate_robustness(
 
     Args:
         model: name for `create_model`.
-        checkpoint: its weights, safetensors.
+        checkpoint: its weights, safetensors; depth is read as in their training, see
+            `trained_depth`.
         folders: see `load_scenes`.
         out: JSON file for all figures; the picture of them goes beside it, as PNG.
-        depth_range: that the network was trained with; see `trained_depth_range` if None.
 
     Returns:
         S, MAE and the change of S by what was done ("clean", "depth noise 0.05", ...).
@@ -74,8 +73,9 @@ def evaluate_robustness(
     saliency_library()  # better now than after the first scene
     network = create_model(model)
     sha256 = load_checkpoint(network, checkpoint)
-    depth_range = depth_range or trained_depth_range(checkpoint)
-    scenes = load_scenes(folders)
+    reading = trained_depth(checkpoint)
+    depth_range = reading.range
+    scenes = load_scenes(folders, reading)
     trials = list(_trials())
     figures: dict[_Trial | None, list[tuple[float, float]]] = {t: [] for t in (None, *trials)}
     total = len(scenes) * len(figures)
@@ -94,6 +94,7 @@ def evaluate_robustness(
         "checkpoint_sha256": sha256,
         "scenes": len(scenes),
         "depth_range_m": [depth_range.near_m, depth_range.far_m],
+        "relative_depth": reading.relative,
         "seeds": list(SEEDS),
         "clean": means[None],
         "corrupted": list(_rows(means)),

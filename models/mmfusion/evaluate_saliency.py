@@ -21,7 +21,7 @@ from mmfusion.registry import create_model
 from mmfusion.saliency_scenes import (
     scenes_with_branch,
     see_scene,
-    trained_depth_range,
+    trained_depth,
     truth_of,
 )
 from mmfusion.train.scenes import Scene, load_scenes
@@ -37,7 +37,6 @@ def evaluate_saliency(
     checkpoint: Path,
     folders: Sequence[Path],
     out: Path,
-    depth_range: DepthRange | None = None,
     *,
     data_name: str | None = None,
     failures: Path | None = None,
@@ -46,10 +45,10 @@ def evaluate_saliency(
 
     Args:
         model: name for `create_model`.
-        checkpoint: its weights, safetensors.
+        checkpoint: its weights, safetensors; depth is read as in their training, see
+            `trained_depth`.
         folders: see `load_scenes`.
         out: JSON file to write the figures to, with entries for a manifest's ``quality``.
-        depth_range: that the network was trained with; see `trained_depth_range` if None.
         data_name: what ``quality`` calls the data; None for the number of scenes and the names
             of the folders.
         failures: folder for pictures of the scenes with the lowest S-measure with depth.
@@ -65,8 +64,9 @@ def evaluate_saliency(
     saliency_library()  # better now than after the first scene
     network = create_model(model)
     sha256 = load_checkpoint(network, checkpoint)
-    depth_range = depth_range or trained_depth_range(checkpoint)
-    scenes = load_scenes(folders)
+    reading = trained_depth(checkpoint)
+    depth_range = reading.range
+    scenes = load_scenes(folders, reading)
     worst = Failures(failures) if failures else None
     compared: dict[str, list[SaliencyFigures]] = {_WITH_DEPTH: [], "rgb": []}
     with tqdm(total=len(scenes), unit="scene", dynamic_ncols=True) as progress:
@@ -88,6 +88,7 @@ def evaluate_saliency(
         "checkpoint_sha256": sha256,
         "scenes": len(scenes),
         "depth_range_m": [depth_range.near_m, depth_range.far_m],
+        "relative_depth": reading.relative,
         "figures": figures,
         "quality": quality_entries(figures, _STATED, "thermal", data),
     }

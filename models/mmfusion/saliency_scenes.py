@@ -6,7 +6,7 @@ import copy
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from mmfusion.graph.depth_range import DepthRange
 from mmfusion.graph.photometry import pack_uint8, unpack_rgb8
 from mmfusion.graph.saliency import SaliencyBranch
 from mmfusion.haf.network import HAF
+from mmfusion.relative_depth import DepthReading, RelativeDepth
 from mmfusion.train.lazy import LazySequence
 from mmfusion.train.output import RECIPE
 from mmfusion.train.scenes import Scene
@@ -27,10 +28,10 @@ from mmfusion.train.scenes import Scene
 _FOREGROUND = 128
 
 
-def trained_depth_range(checkpoint: Path) -> DepthRange:
-    """Range of depth that a network was trained with, by the recipe beside its weights.
+def trained_depth(checkpoint: Path) -> DepthReading:
+    """How depth was read when a network was trained, by the recipe beside its weights.
 
-    The default range if there is no recipe.
+    The default range, and no relative depth, if there is no recipe.
 
     Raises:
         DataError: if the recipe is unreadable.
@@ -38,15 +39,22 @@ def trained_depth_range(checkpoint: Path) -> DepthRange:
     """
     path = checkpoint.with_name(RECIPE)
     if not path.is_file():
-        return DepthRange()
+        return DepthReading()
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8")).items()
-        return DepthRange(**{k: float(value) for k, value in recipe if k in {"near_m", "far_m"}})
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        ends = {key: float(recipe[key]) for key in ("near_m", "far_m") if key in recipe}
+        return DepthReading(DepthRange(**ends), _known(recipe.get("relative_depth", "left_out")))
     except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is no recipe of a training ({error}); mend it, or move the weights elsewhere "
-            "to have the default range of depth"
+            "to have depth read by default"
         ) from error
+
+
+def _known(relative: Any) -> RelativeDepth:
+    if relative not in (ways := get_args(RelativeDepth)):
+        raise ValueError(f"relative_depth is {relative!r}, expected one of {', '.join(ways)}")
+    return cast("RelativeDepth", relative)
 
 
 def scenes_with_branch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -23,7 +24,8 @@ from mmfusion.evaluate_robustness import SEEDS, STREAMS, evaluate_robustness
 from mmfusion.evaluate_saliency import evaluate_saliency
 from mmfusion.graph.depth_range import DepthRange
 from mmfusion.haf.config import PRESETS
-from mmfusion.saliency_scenes import trained_depth_range
+from mmfusion.relative_depth import DepthReading, millimetres_by_level
+from mmfusion.saliency_scenes import trained_depth
 
 pytestmark = pytest.mark.torch
 MODEL = "haf_mobilenetv3_small"
@@ -233,26 +235,70 @@ def test_figures_do_not_take_the_place_of_their_picture(scenes, weights, tmp_pat
     assert "where their picture goes; name a .json" in capsys.readouterr().err
 
 
-class TestTrainedDepthRange:
+class TestTrainedDepth:
     def test_is_that_of_the_recipe(self, tmp_path, scenes, weights):
         checkpoint = tmp_path / "model.safetensors"
         checkpoint.write_bytes(weights[MODEL].read_bytes())
-        assert trained_depth_range(checkpoint) == DepthRange()
+        assert trained_depth(checkpoint) == DepthReading(DepthRange(), "left_out")
         (tmp_path / "recipe.yaml").write_text(json.dumps({"near_m": 0.8, "far_m": 5, "steps": 1}))
-        assert trained_depth_range(checkpoint) == DepthRange(0.8, 5)
+        assert trained_depth(checkpoint) == DepthReading(DepthRange(0.8, 5), "left_out")
         out = tmp_path / "out.json"
         clean = streams_seen({MODEL: checkpoint}, scenes, out, (48, 64))[0]
         assert json.loads(out.read_text())["depth_range_m"] == [0.8, 5]
         known = clean[1][clean[2] > 0]
         assert sorted(known.unique().tolist()) == pytest.approx([0.9, 4])
 
-    @pytest.mark.parametrize("text", ["{", "[]", '{"near_m": "near"}', '{"near_m": null}'])
+    @pytest.mark.parametrize(
+        "text", ["{", "[]", '{"near_m": "near"}', '{"near_m": null}', '{"relative_depth": 3}']
+    )
     def test_of_damaged_recipes_is_refused(self, tmp_path, text):
         (tmp_path / "recipe.yaml").write_text(text)
         with pytest.raises(DataError, match=r"recipe.yaml is no recipe of a training"):
-            trained_depth_range(tmp_path / "model.safetensors")
+            trained_depth(tmp_path / "model.safetensors")
 
     def test_of_impossible_recipes_is_refused(self, tmp_path):
         (tmp_path / "recipe.yaml").write_text('{"near_m": 5, "far_m": 2}')
         with pytest.raises(ExportError, match="depth range is 5 to 2 m"):
-            trained_depth_range(tmp_path / "model.safetensors")
+            trained_depth(tmp_path / "model.safetensors")
+
+
+def as_relative(scenes, folder, *, near_bright):
+    """The scenes with 8-bit depth instead; the grey levels."""
+    shutil.copytree(scenes, folder)
+    levels = {}
+    for path in sorted((folder / "depth").iterdir()):
+        depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        near = np.where(depth == 900, 230, np.where(depth, 40, 0)).astype(np.uint8)
+        levels[path.stem] = near if near_bright else 255 - near
+        cv2.imwrite(str(path), levels[path.stem])
+    return levels
+
+
+@pytest.mark.parametrize("relative", ["near_bright", "near_dark"])
+def test_a_network_trained_on_relative_depth_is_measured_on_it(scenes, tmp_path, relative):
+    folder, out = tmp_path / "scenes", tmp_path / "out"
+    levels = as_relative(scenes, folder, near_bright=relative == "near_bright")
+    what = ["--data", str(folder), "--validation", str(folder), "--out", str(out)]
+    keys = ["loop.steps=1", "loop.batch=2", "loop.norm_batches=0", f"relative_depth={relative}"]
+    keys += ["near_m=0.4", "far_m=8"]
+    assert cli.main(["train", MODEL, *what, "--set", *keys]) == 0
+    checkpoint = out / "model.safetensors"
+    reading = DepthReading(DepthRange(0.4, 8), relative)
+    assert trained_depth(checkpoint) == reading
+
+    worst = tmp_path / "worst"
+    plain, corrupted = tmp_path / "plain.json", tmp_path / "corrupted.json"
+    evaluate_saliency(MODEL, checkpoint, [folder], plain, failures=worst)
+    assert len(list(worst.iterdir())) == 2
+    clean = streams_seen({MODEL: checkpoint}, folder, corrupted, (48, 64))[0]
+    for path in (plain, corrupted):
+        record = json.loads(path.read_text())
+        assert (record["scenes"], record["relative_depth"]) == (2, relative)
+    _, metres, valid = (plane[0, 0].numpy() for plane in clean)
+    assert valid.all()
+    expected = millimetres_by_level(reading)[levels["0"]]
+    np.testing.assert_allclose(metres, 1e-3 * expected, rtol=1e-4)
+
+    (out / "recipe.yaml").unlink()
+    with pytest.raises(DataError, match=r"no sample with 16-bit depth in .*: all 2 have 8-bit dep"):
+        evaluate_saliency(MODEL, checkpoint, [folder], plain)

@@ -17,6 +17,9 @@ import mmfusion
 from mmfusion import cli
 from mmfusion.errors import DataError
 from mmfusion.manifest import evaluation_validator
+from mmfusion.train.recipes import load_recipe
+from mmfusion.train.run import recipe_of
+from mmfusion.train.saliency import SaliencyTask
 from mmfusion.train.saliency_losses import saliency_loss
 from mmfusion.train.scenes import load_scenes
 
@@ -110,6 +113,28 @@ def test_relative_depth_is_left_out(scenes):
         cv2.imwrite(str(scenes / "depth" / f"{index}.png"), near_dark)
     with pytest.raises(DataError, match="no sample with 16-bit depth in"):
         load_scenes([scenes])
+
+
+@pytest.mark.parametrize("augmentation", ["window", "haf"])
+@pytest.mark.parametrize("level", [0, 100, 255])
+def test_a_network_is_shown_the_closeness_that_relative_depth_is(scenes, level, augmentation):
+    for path in (scenes / "depth").iterdir():
+        cv2.imwrite(str(path), np.full((60, 80), level, np.uint8))
+    keys = ["relative_depth=near_dark", "near_m=0.5", "far_m=6", "degradation={}"]
+    recipe = recipe_of(load_recipe(MODEL, [*keys, f"augmentation={augmentation}"]))
+    task = SaliencyTask(recipe, [scenes], [])
+    rng = np.random.default_rng(0)
+    for item in range(3):
+        _, depth, _ = task.sample(item, 0, rng)
+        assert (255 * depth - (255 - level)).abs().max() < 0.5
+
+
+def test_the_published_recipe_takes_the_published_sets():
+    assert recipe_of(load_recipe("haf_swin_base")).relative_depth == "near_bright"
+    assert recipe_of(load_recipe(MODEL)).relative_depth == "left_out"
+    told = "relative_depth: input should be 'left_out', 'near_bright' or 'near_dark', got 'bright'"
+    with pytest.raises(DataError, match=told):
+        recipe_of(load_recipe(MODEL, ["relative_depth=bright"]))
 
 
 def test_wrong_data_are_named(scenes, tmp_path):

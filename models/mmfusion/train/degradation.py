@@ -98,10 +98,12 @@ def degrade(
     sample: Mapping[str, Tensor],
     how: Degradation,
     rng: np.random.Generator,
-    other: Mapping[str, Tensor] | None = None,
     white: float = 1.0,
 ) -> dict[str, Tensor]:
     """Do to a sample what cameras do.
+
+    A frozen picture is the sample's own, shifted by up to a tenth of its sides: a scene has moved
+    on a little since.
 
     Args:
         sample: some of ``rgb`` (3, H, W), or (1, H, W) if it is luma alone, and ``thermal``
@@ -109,17 +111,12 @@ def degrade(
             Other entries, such as masks and boxes, stay as they are.
         how: to degrade it.
         rng: source of all randomness.
-        other: an earlier sample of the same sizes, whose pictures are the frozen ones; without
-            it, a frozen picture is the sample's own, shifted by up to a tenth of its sides.
         white: 1 or 255.
 
     Returns:
         A new sample, and as ``present`` (3,) 1 where rgb, depth and thermal are usable, else 0.
         Missing thermal, and what misregistration takes out of its sight, is the luma of ``rgb``;
         missing ``rgb`` is ``thermal``, or 0 if there is none; missing depth is 0.
-
-    Raises:
-        DataError: if ``other`` has another size.
     """
     seen = {name: sample[name].as_subclass(Tensor) for name in MODALITIES if name in sample}
     in_sight = torch.ones_like(seen["thermal"]) if "thermal" in seen else None
@@ -129,7 +126,7 @@ def degrade(
 
     for name in ("depth", "thermal"):
         if strikes("frozen", name):
-            seen[name] = _frozen(name, seen[name], other, rng)
+            seen[name] = _frozen(seen[name], rng)
         if strikes("misregistered", name):
             pixels, degrees = how.misregistration_pixels, how.misregistration_degrees
             shift, angle = rng.uniform(-pixels, pixels, 2).tolist(), rng.uniform(-degrees, degrees)
@@ -180,24 +177,15 @@ def _luma(rgb: Tensor) -> Tensor:
     return (rgb * rgb.new_tensor(_LUMA)[:, None, None]).sum(dim=0, keepdim=True)
 
 
-def _frozen(
-    name: str, picture: Tensor, other: Mapping[str, Tensor] | None, rng: np.random.Generator
-) -> Tensor:
-    if other is None or name not in other:
-        height, width = picture.shape[-2:]
-        down, right = (
-            int(side * rng.uniform(-_FROZEN_SHIFT, _FROZEN_SHIFT)) for side in (height, width)
-        )
-        rows, columns = torch.arange(height) - down, torch.arange(width) - right
-        # What has left the sight of this frame is not known; its edges are the best guess.
-        moved: Tensor = picture[..., rows.clamp(0, height - 1), :]
-        return moved[..., columns.clamp(0, width - 1)]
-    if other[name].shape != picture.shape:
-        raise DataError(
-            f"the {name} of the other sample is {tuple(other[name].shape)}; expected "
-            f"{tuple(picture.shape)} as in the sample that it is frozen into"
-        )
-    return other[name].as_subclass(Tensor)
+def _frozen(picture: Tensor, rng: np.random.Generator) -> Tensor:
+    height, width = picture.shape[-2:]
+    down, right = (
+        int(side * rng.uniform(-_FROZEN_SHIFT, _FROZEN_SHIFT)) for side in (height, width)
+    )
+    rows, columns = torch.arange(height) - down, torch.arange(width) - right
+    # What has left the sight of this frame is not known; its edges are the best guess.
+    moved: Tensor = picture[..., rows.clamp(0, height - 1), :]
+    return moved[..., columns.clamp(0, width - 1)]
 
 
 def _moved(picture: Tensor, shift: list[float], angle: float, *, smooth: bool) -> Tensor:

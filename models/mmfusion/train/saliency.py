@@ -22,6 +22,7 @@ from mmfusion.graph.saliency import normalise
 from mmfusion.haf.network import HAF
 from mmfusion.metrics import compare_saliency, saliency_library
 from mmfusion.registry import create_model
+from mmfusion.relative_depth import DepthReading, RelativeDepth
 from mmfusion.saliency_scenes import scenes_with_branch, see_scene, truth_of
 from mmfusion.train.augmentation import haf_sample
 from mmfusion.train.backbone_start import FRESH
@@ -49,6 +50,7 @@ class SaliencyRecipe:
         backbone_weights: what both backbones start from, unless a training
             starts from a whole network; see `start_backbone`.
         near_m, far_m: metric range of depth, see `DepthRange`.
+        relative_depth: how 8-bit depth is read, see `DepthReading`.
         augmentation: "window": a window of at least 0.6 of each side, perhaps mirrored, in other
             light; "haf": as published, see `haf_sample`.
         degradation: what happens to ``rgb`` and ``depth`` on the way to the network.
@@ -63,6 +65,7 @@ class SaliencyRecipe:
     backbone_weights: str = FRESH
     near_m: Rate = 0.3
     far_m: Rate = 10.0
+    relative_depth: RelativeDepth = "left_out"
     augmentation: Literal["window", "haf"] = "window"
     degradation: Degradation = field(default_factory=Degradation)
 
@@ -76,7 +79,7 @@ class SaliencyRecipe:
 
 
 class SaliencyTask:
-    """A `Task`: colour and metric depth to a map of what stands out."""
+    """A `Task`: colour and depth to a map of what stands out."""
 
     align_every = 0
 
@@ -97,11 +100,12 @@ class SaliencyTask:
         """
         self._recipe = recipe
         self._depth_range = DepthRange(recipe.near_m, recipe.far_m)
-        self._scenes = load_scenes(folders)
+        reading = DepthReading(self._depth_range, recipe.relative_depth)
+        self._scenes = load_scenes(folders, reading)
         self._validated: LazySequence[Scene] = LazySequence(())
         if validation:
             saliency_library()
-            self._validated = load_scenes(validation).some(recipe.loop.validate_samples)
+            self._validated = load_scenes(validation, reading).some(recipe.loop.validate_samples)
         self.names = self._scenes.names
         self.facts: dict[str, Any] = {}
         network = cast("HAF", create_model(recipe.model))

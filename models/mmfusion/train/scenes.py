@@ -1,4 +1,4 @@
-"""Folders of RGB pictures with registered metric depth and a saliency mask."""
+"""Folders of RGB pictures with registered depth and a saliency mask."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmfusion.errors import DataError
+from mmfusion.relative_depth import DepthReading, millimetres_by_level
 from mmfusion.train.faults import Faults, listed
 from mmfusion.train.folders import find_images, match_stems
 from mmfusion.train.image_files import read_headers, read_image
 from mmfusion.train.lazy import Entry, LazySequence
 
 _FOLDERS = {"colour": ("rgb",), "depth": ("depth",), "mask": ("gt",)}
+_LEFT_OUT = DepthReading()
+_EXPECTED = (
+    "expected millimetres, as grey 16-bit PNG, or a network whose recipe has relative_depth "
+    "near_bright or near_dark"
+)
+_TINT = 16  # grey levels between channels that may still be grey, after JPEG
 
 
 @dataclass(frozen=True)
@@ -38,18 +45,23 @@ class Scene:
     mask: NDArray[np.uint8]
 
 
-def load_scenes(folders: Sequence[Path]) -> LazySequence[Scene]:
+def load_scenes(folders: Sequence[Path], reading: DepthReading = _LEFT_OUT) -> LazySequence[Scene]:
     """Take every sample of some folders with subfolders ``rgb``, ``depth`` and ``gt``.
 
     The names may have any case (``RGB``, ``GT``). Files are looked at now and decoded when used.
-    Samples whose depth is not 16-bit (relative depth, no millimetres) are left out, with a
-    warning that says how many.
+
+    Args:
+        folders: of samples.
+        reading: what becomes of samples whose depth has 8 bits; if they are left out, a warning
+            says how many. Grey in several channels, as JPEG and BMP often are, is grey.
 
     Raises:
         DataError: if a subfolder is missing, files have no partner, images are unreadable or
-            the pictures of a sample differ in size: all that is wrong in all folders. A file
-            may turn out to be damaged inside only when it is used.
+            the pictures of a sample differ in size: all that is wrong in all folders; or for
+            what `millimetres_by_level` raises it. A file may turn out to be damaged inside, or
+            depth to be no grey picture, only when it is used.
     """
+    millimetres = millimetres_by_level(reading)
     faults = Faults()
     found = [sample for folder in folders for sample in _match(folder, faults)]
     headers = read_headers((path for _, _, *paths in found for path in paths), faults)
@@ -59,7 +71,7 @@ def load_scenes(folders: Sequence[Path]) -> LazySequence[Scene]:
         if not headers.keys() >= set(paths):
             continue
         colour, depth, mask = (headers[path] for path in paths)
-        if not depth.sixteen_bit:
+        if millimetres is None and not depth.sixteen_bit:
             relative += 1
             continue
         if not colour.size == depth.size == mask.size:
@@ -68,18 +80,19 @@ def load_scenes(folders: Sequence[Path]) -> LazySequence[Scene]:
                 f"{mask.size}",
                 "a registered sample has one size",
             )
-        entries.append(Entry(stem, colour.size, partial(_read_scene, stem, *paths)))
+        by_level = None if depth.sixteen_bit else millimetres
+        entries.append(Entry(stem, colour.size, partial(_read_scene, stem, by_level, *paths)))
     faults.complain()
     where = listed(map(str, folders))
     if not entries:
         raise DataError(
             f"no sample with 16-bit depth in {where}: all {relative} have 8-bit depth, which is "
-            "relative; expected millimetres, as grey 16-bit PNG"
+            f"relative; {_EXPECTED}"
         )
     if relative:
         warnings.warn(
             f"{relative} of {relative + len(entries)} samples in {where} are left out: their "
-            "depth has 8 bits and is relative; expected millimetres, as grey 16-bit PNG",
+            f"depth has 8 bits and is relative; {_EXPECTED}",
             stacklevel=2,
         )
     return LazySequence(entries)
@@ -100,10 +113,31 @@ def _match(folder: Path, faults: Faults) -> list[tuple[Path, str, Path, Path, Pa
     return [(folder, stem, colour[stem], depth[stem], mask[stem]) for stem in stems]
 
 
-def _read_scene(stem: str, colour: Path, depth: Path, mask: Path) -> Scene:
+def _read_scene(
+    stem: str, millimetres: NDArray[np.uint16] | None, colour: Path, depth: Path, mask: Path
+) -> Scene:
     return Scene(
         stem,
         np.ascontiguousarray(read_image(colour, cv2.IMREAD_COLOR)[..., ::-1]),
-        read_image(depth, cv2.IMREAD_UNCHANGED),
+        read_image(depth, cv2.IMREAD_UNCHANGED)
+        if millimetres is None
+        else millimetres[_read_levels(depth)],
         read_image(mask, cv2.IMREAD_GRAYSCALE),
     )
+
+
+def _read_levels(path: Path) -> NDArray[np.uint8]:
+    """Grey levels (H, W) of relative depth."""
+    picture = read_image(path, cv2.IMREAD_UNCHANGED)
+    if picture.dtype != np.uint8:
+        raise DataError(
+            f"depth {path} is {picture.dtype} of shape {picture.shape}; expected 8 or 16 bits, grey"
+        )
+    if picture.ndim == 2:
+        return picture
+    blue, green, red = cv2.split(picture)[:3]
+    if max(cv2.absdiff(blue, green).max(), cv2.absdiff(green, red).max()) > _TINT:
+        raise DataError(
+            f"depth {path} is coloured; expected grey levels, from near to far or from far to near"
+        )
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), np.uint8)
