@@ -211,6 +211,50 @@ def test_brightness_aims_at_the_sum_on_objects():
     assert flat.item() == pytest.approx(0.25 * mask.mean().item())
 
 
+def standing_out(picture):
+    """Saliency of the article: distance from every pixel, level by level."""
+    levels = np.rint(picture * 255).astype(int)
+    counts = [int((levels == i).sum()) for i in range(256)]
+    return np.vectorize(lambda level: sum(n * abs(level - i) for i, n in enumerate(counts)))(levels)
+
+
+def difference_from_blur(picture, width):
+    """The picture less its Gaussian, sigma 2, black beyond the border."""
+    reach = width // 2
+    window = np.exp(-(np.arange(-reach, reach + 1) ** 2) / 8.0)
+    kernel = np.outer(window, window) / window.sum() ** 2
+    return picture - cv2.filter2D(picture, -1, kernel, borderType=cv2.BORDER_CONSTANT)
+
+
+def test_the_losses_of_the_article_are_those_that_it_prints():
+    rng = np.random.default_rng(0)
+    infrared, visible, fused = rng.random((3, 2, 18, 26)) * [[[[0.5]], [[0.9]]]]
+    mask = np.zeros((2, 18, 26))
+    mask[0, 4:11, 6:20] = 1
+    detail, brightness = np.zeros(2), np.zeros(2)
+    for i, (x, y, u, m) in enumerate(zip(infrared, visible, fused, mask, strict=True)):
+        for width in (3, 5, 7):
+            dx, dy, du = (difference_from_blur(picture, width) for picture in (x, y, u))
+            detail[i] += ((du - np.maximum(dx, dy)) ** 2).mean()
+        first = standing_out(x) / (standing_out(x) + standing_out(y))
+        products = first * x, (1 - first) * y
+        brightness[i] = np.abs(m * (u - np.maximum(*products))).mean()
+        brightness[i] += np.abs((1 - m) * (u - np.add(*products) / 2)).mean()
+    images = [torch.from_numpy(i).float()[:, None] for i in (fused, infrared, visible, mask)]
+    found = joint_fusion_losses(*images, "paper")
+    assert found[1:].tolist() == pytest.approx([detail.mean(), brightness.mean()], rel=1e-5)
+    released = joint_fusion_losses(*images)
+    assert found[0] == released[0]  # structure is common to both
+    assert (found[1:] < 0.9 * released[1:]).all()
+
+
+def test_pictures_that_do_not_stand_out_share_alike():
+    flat, other = torch.full((1, 1, 20, 30), 0.25), torch.full((1, 1, 20, 30), 0.75)
+    mask = object_mask([torch.tensor([[0.0, 0.0, 30.0, 10.0]])], (20, 30))
+    wanted = torch.where(mask > 0, 0.75 / 2, (0.25 / 2 + 0.75 / 2) / 2)
+    assert joint_fusion_losses(wanted, flat, other, mask, "paper")[2] == 0
+
+
 def test_pooling_on_the_own_level_alone_is_the_same():
     rng = np.random.default_rng(0)
     pyramid = tuple(torch.from_numpy(rng.normal(size=(2, 4, 64 >> i, 96 >> i))) for i in range(4))
@@ -431,6 +475,19 @@ def test_each_task_can_be_learnt_alone(recording, tmp_path, alone, gone):
     assert len({"structure", "giou"} & row.keys()) == 1
     with pytest.raises(DataError, match="detection_weight and fusion_weight are both 0"):
         train(recording, tmp_path / "o", "detection_weight=0", "fusion_weight=0")
+
+
+def test_a_recipe_chooses_the_form_of_the_fusion_losses(recording, tmp_path):
+    common = ("loop.steps=1", "align_every=0")
+    (released,) = train(recording, tmp_path / "released", *common)
+    (named,) = train(recording, tmp_path / "named", *common, "fusion_loss=released")
+    (paper,) = train(recording, tmp_path / "paper", *common, "fusion_loss=paper")
+    assert named == released
+    for name, value in released.items():
+        same = paper[name] == value
+        assert same is (name not in ("detail", "brightness"))
+    with pytest.raises(DataError, match=r"fusion_loss: input should be 'released' or 'paper', got"):
+        train(recording, tmp_path / "other", "fusion_loss=article")
 
 
 def test_losses_keep_their_precision(recording, tmp_path):

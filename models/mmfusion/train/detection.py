@@ -51,6 +51,8 @@ class DetectionRecipe:
         detection_weight, fusion_weight: of the two tasks; with 0 the other is learnt alone.
         fusion_share: of each part of a batch, the share that fusion is learnt from; it is half
             of the work and learns from every pixel, detection from a few objects.
+        fusion_loss: as the training was released, or as the article has it, see
+            `joint_fusion_losses`.
         augmentation: how samples are varied; nothing but other windows by default.
         degradation: what happens to ``rgb`` and ``thermal`` on the way to the network.
         from_noise: share of samples whose boxes start as pure noise, as they do at run time; the
@@ -68,6 +70,7 @@ class DetectionRecipe:
     detection_weight: Weight = 1.0
     fusion_weight: Weight = 1.0
     fusion_share: Share = 1.0
+    fusion_loss: joint_fusion_losses.FusionForm = "released"
     augmentation: Augmentation = field(default_factory=Augmentation)
     degradation: Degradation = field(default_factory=Degradation)
     from_noise: Share = 0.0
@@ -197,6 +200,7 @@ class DetectionTask:
                     infrared / _WHITE,
                     visible.amax(dim=1, keepdim=True) / _WHITE,
                     mask.to(visible.device),
+                    recipe.fusion_loss,
                 )
             weights = parts.new_tensor(joint_fusion_losses.WEIGHTS)
             tasks.append(recipe.fusion_weight * (parts * weights).sum())
