@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ pytest.importorskip("timm", reason="timm is not installed")
 
 import timm
 from safetensors.torch import load_file, save_file
+from two_processes import in_two_processes
 
 import mmfusion
 from mmfusion import cli
@@ -32,7 +34,9 @@ from mmfusion.train.detection_matching import UNMATCHED, Objects, match_proposal
 from mmfusion.train.joint_fusion_losses import joint_fusion_losses, object_mask
 from mmfusion.train.level_pool import pool_on_own_level
 from mmfusion.train.pairs import to_grey8
+from mmfusion.train.processes import Processes
 from mmfusion.train.recipes import load_recipe
+from mmfusion.train.state import load_state
 
 pytestmark = pytest.mark.torch
 SIZE = (256, 320)
@@ -488,6 +492,100 @@ def test_a_recipe_chooses_the_form_of_the_fusion_losses(recording, tmp_path):
         assert same is (name not in ("detail", "brightness"))
     with pytest.raises(DataError, match=r"fusion_loss: input should be 'released' or 'paper', got"):
         train(recording, tmp_path / "other", "fusion_loss=article")
+
+
+# Trained: what is drawn by chance lets rounding errors grow.
+TRAINED = Path(__file__).parents[2] / "weights" / "efficientmfd_lite0" / "model.safetensors"
+TOGETHER = [
+    *("loop.steps=2", "loop.batch=4", "size=[64, 96]", "align_every=2"),
+    *("from_noise=0.5", "degradation={}"),
+    # Next to standing still, as the gradients of detection change much from place to place.
+    *("optimiser.learning_rate=1e-9", "optimiser.clip_norm=null"),
+]
+HELD_NORMS = """
+import sys
+from torch import nn
+from mmfusion import cli
+nn.BatchNorm2d.train = lambda self, mode=True: nn.Module.train(self, False)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def compare_processes(recording, out, command, *changes):
+    """Train a detector in one process and in two; the samples fusion is learnt from are few."""
+    content = load_recipe("efficientmfd_lite0", [*TOGETHER, *changes])
+    run.train(content, run.Places([recording], [], out / "one", TRAINED))
+    where = ["--data", recording, "--out", out / "two", "--initial", TRAINED]
+    what = ["train", "efficientmfd_lite0", *map(str, where), "--set", *TOGETHER, *changes]
+    in_two_processes(*command, *what)
+    one, two = (
+        [json.loads(row) for row in (out / name / "training.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    )
+    aligned, too = one[1].pop("alignment"), two[1].pop("alignment")
+    assert aligned["shared"] == too["shared"]
+    assert aligned["weights"] == pytest.approx(too["weights"], rel=1e-3)
+    assert aligned["before"]["norms"] == pytest.approx(too["before"]["norms"], rel=1e-3)
+    assert len(one) == len(two) == 2
+    for mine, theirs in zip(one, two, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+    sums, same = (
+        load_state(out / name / "state.pt", torch.device("cpu"))["optimiser"]["state"]
+        for name in ("one", "two")
+    )
+    assert sums.keys() == same.keys()
+    for place, mine in sums.items():  # of the gradients of both steps
+        theirs = same[place]["exp_avg"]
+        assert (mine["exp_avg"] - theirs).norm() <= 1e-2 * theirs.norm()
+    return one
+
+
+def test_a_process_that_fuses_nothing_learns_as_if_it_were_part_of_one(recording, tmp_path):
+    # The two samples that are fused are all of the first process.
+    rows = compare_processes(recording, tmp_path, ["-m", "mmfusion"], "fusion_share=0.5")
+    assert all(row["giou"] > 0 for row in rows)
+
+
+def test_a_process_that_fuses_nothing_keeps_no_other_waiting(recording):
+    # On GPUs each batch norm waits for those of all processes, in the precision of statistics.
+    changes = ["size=[64, 96]", "fusion_share=0.5", "detection_weight=0"]
+    recipe = run.recipe_of(load_recipe("efficientmfd_tiny", changes))
+    task = run.DetectionTask(recipe, [recording], [])
+    samples = [task.sample(item, 0, np.random.default_rng(item)) for item in range(2)]
+    seen = []
+    for module in task.network.fusion.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.register_forward_hook(
+                lambda norm, images, _: seen.append((norm, len(images[0]), images[0].dtype))
+            )
+    runs = []
+    for rank in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = task.losses(samples, Processes(rank, 2, torch.device("cpu")))
+        found = torch.autograd.grad(
+            losses.tasks[0], list(task.network.parameters()), allow_unused=True
+        )
+        runs.append((losses, seen.copy(), found))
+        seen.clear()
+    (_, norms, gradients), (nothing, too, none) = runs
+    assert [norm for norm, *_ in norms] == [norm for norm, *_ in too] != []
+    assert {count for _, count, _ in norms} == {2}
+    assert {(count, kind) for _, count, kind in too} == {(0, torch.float32)}
+    assert nothing.tasks[0] == 0
+    for one, other in zip(gradients, none, strict=True):
+        assert (one is None) == (other is None)
+        assert other is None or not other.any()
+
+
+def test_processes_that_fuse_unequal_parts_learn_as_one(recording, tmp_path, monkeypatch):
+    # Two samples and one, and nothing to detect. On CPUs batch norms do not see other processes.
+    rewrite(recording, lambda content: content.update(annotations=[]))
+    script = tmp_path / "held_norms.py"
+    script.write_text(HELD_NORMS)
+    hold = lambda norm, mode=True: torch.nn.Module.train(norm, False)  # noqa: E731
+    monkeypatch.setattr(torch.nn.BatchNorm2d, "train", hold)
+    rows = compare_processes(recording, tmp_path, [str(script)], "fusion_share=0.75")
+    assert all(row["giou"] == 0 < row["class"] for row in rows)
 
 
 def test_losses_keep_their_precision(recording, tmp_path):
