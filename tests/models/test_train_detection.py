@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ pytest.importorskip("timm", reason="timm is not installed")
 
 import timm
 from safetensors.torch import load_file, save_file
+from two_processes import in_two_processes
 
 import mmfusion
 from mmfusion import cli
@@ -32,7 +34,9 @@ from mmfusion.train.detection_matching import UNMATCHED, Objects, match_proposal
 from mmfusion.train.joint_fusion_losses import joint_fusion_losses, object_mask
 from mmfusion.train.level_pool import pool_on_own_level
 from mmfusion.train.pairs import to_grey8
+from mmfusion.train.processes import Processes
 from mmfusion.train.recipes import load_recipe
+from mmfusion.train.state import load_state
 
 pytestmark = pytest.mark.torch
 SIZE = (256, 320)
@@ -209,6 +213,50 @@ def test_brightness_aims_at_the_sum_on_objects():
     assert joint_fusion_losses(wanted, infrared, visible, mask)[2] == 0
     flat = joint_fusion_losses(torch.full_like(wanted, 0.5), infrared, visible, mask)[2]
     assert flat.item() == pytest.approx(0.25 * mask.mean().item())
+
+
+def standing_out(picture):
+    """Saliency of the article: distance from every pixel, level by level."""
+    levels = np.rint(picture * 255).astype(int)
+    counts = [int((levels == i).sum()) for i in range(256)]
+    return np.vectorize(lambda level: sum(n * abs(level - i) for i, n in enumerate(counts)))(levels)
+
+
+def difference_from_blur(picture, width):
+    """The picture less its Gaussian, sigma 2, black beyond the border."""
+    reach = width // 2
+    window = np.exp(-(np.arange(-reach, reach + 1) ** 2) / 8.0)
+    kernel = np.outer(window, window) / window.sum() ** 2
+    return picture - cv2.filter2D(picture, -1, kernel, borderType=cv2.BORDER_CONSTANT)
+
+
+def test_the_losses_of_the_article_are_those_that_it_prints():
+    rng = np.random.default_rng(0)
+    infrared, visible, fused = rng.random((3, 2, 18, 26)) * [[[[0.5]], [[0.9]]]]
+    mask = np.zeros((2, 18, 26))
+    mask[0, 4:11, 6:20] = 1
+    detail, brightness = np.zeros(2), np.zeros(2)
+    for i, (x, y, u, m) in enumerate(zip(infrared, visible, fused, mask, strict=True)):
+        for width in (3, 5, 7):
+            dx, dy, du = (difference_from_blur(picture, width) for picture in (x, y, u))
+            detail[i] += ((du - np.maximum(dx, dy)) ** 2).mean()
+        first = standing_out(x) / (standing_out(x) + standing_out(y))
+        products = first * x, (1 - first) * y
+        brightness[i] = np.abs(m * (u - np.maximum(*products))).mean()
+        brightness[i] += np.abs((1 - m) * (u - np.add(*products) / 2)).mean()
+    images = [torch.from_numpy(i).float()[:, None] for i in (fused, infrared, visible, mask)]
+    found = joint_fusion_losses(*images, "paper")
+    assert found[1:].tolist() == pytest.approx([detail.mean(), brightness.mean()], rel=1e-5)
+    released = joint_fusion_losses(*images)
+    assert found[0] == released[0]  # structure is common to both
+    assert (found[1:] < 0.9 * released[1:]).all()
+
+
+def test_pictures_that_do_not_stand_out_share_alike():
+    flat, other = torch.full((1, 1, 20, 30), 0.25), torch.full((1, 1, 20, 30), 0.75)
+    mask = object_mask([torch.tensor([[0.0, 0.0, 30.0, 10.0]])], (20, 30))
+    wanted = torch.where(mask > 0, 0.75 / 2, (0.25 / 2 + 0.75 / 2) / 2)
+    assert joint_fusion_losses(wanted, flat, other, mask, "paper")[2] == 0
 
 
 def test_pooling_on_the_own_level_alone_is_the_same():
@@ -431,6 +479,113 @@ def test_each_task_can_be_learnt_alone(recording, tmp_path, alone, gone):
     assert len({"structure", "giou"} & row.keys()) == 1
     with pytest.raises(DataError, match="detection_weight and fusion_weight are both 0"):
         train(recording, tmp_path / "o", "detection_weight=0", "fusion_weight=0")
+
+
+def test_a_recipe_chooses_the_form_of_the_fusion_losses(recording, tmp_path):
+    common = ("loop.steps=1", "align_every=0")
+    (released,) = train(recording, tmp_path / "released", *common)
+    (named,) = train(recording, tmp_path / "named", *common, "fusion_loss=released")
+    (paper,) = train(recording, tmp_path / "paper", *common, "fusion_loss=paper")
+    assert named == released
+    for name, value in released.items():
+        same = paper[name] == value
+        assert same is (name not in ("detail", "brightness"))
+    with pytest.raises(DataError, match=r"fusion_loss: input should be 'released' or 'paper', got"):
+        train(recording, tmp_path / "other", "fusion_loss=article")
+
+
+# Trained: what is drawn by chance lets rounding errors grow.
+TRAINED = Path(__file__).parents[2] / "weights" / "efficientmfd_lite0" / "model.safetensors"
+TOGETHER = [
+    *("loop.steps=2", "loop.batch=4", "size=[64, 96]", "align_every=2"),
+    *("from_noise=0.5", "degradation={}"),
+    # Next to standing still, as the gradients of detection change much from place to place.
+    *("optimiser.learning_rate=1e-9", "optimiser.clip_norm=null"),
+]
+HELD_NORMS = """
+import sys
+from torch import nn
+from mmfusion import cli
+nn.BatchNorm2d.train = lambda self, mode=True: nn.Module.train(self, False)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def compare_processes(recording, out, command, *changes):
+    """Train a detector in one process and in two; the samples fusion is learnt from are few."""
+    content = load_recipe("efficientmfd_lite0", [*TOGETHER, *changes])
+    run.train(content, run.Places([recording], [], out / "one", TRAINED))
+    where = ["--data", recording, "--out", out / "two", "--initial", TRAINED]
+    what = ["train", "efficientmfd_lite0", *map(str, where), "--set", *TOGETHER, *changes]
+    in_two_processes(*command, *what)
+    one, two = (
+        [json.loads(row) for row in (out / name / "training.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    )
+    aligned, too = one[1].pop("alignment"), two[1].pop("alignment")
+    assert aligned["shared"] == too["shared"]
+    assert aligned["weights"] == pytest.approx(too["weights"], rel=1e-3)
+    assert aligned["before"]["norms"] == pytest.approx(too["before"]["norms"], rel=1e-3)
+    assert len(one) == len(two) == 2
+    for mine, theirs in zip(one, two, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+    sums, same = (
+        load_state(out / name / "state.pt", torch.device("cpu"))["optimiser"]["state"]
+        for name in ("one", "two")
+    )
+    assert sums.keys() == same.keys()
+    for place, mine in sums.items():  # of the gradients of both steps
+        theirs = same[place]["exp_avg"]
+        assert (mine["exp_avg"] - theirs).norm() <= 1e-2 * theirs.norm()
+    return one
+
+
+def test_a_process_that_fuses_nothing_learns_as_if_it_were_part_of_one(recording, tmp_path):
+    # The two samples that are fused are all of the first process.
+    rows = compare_processes(recording, tmp_path, ["-m", "mmfusion"], "fusion_share=0.5")
+    assert all(row["giou"] > 0 for row in rows)
+
+
+def test_a_process_that_fuses_nothing_keeps_no_other_waiting(recording):
+    # On GPUs each batch norm waits for those of all processes, in the precision of statistics.
+    changes = ["size=[64, 96]", "fusion_share=0.5", "detection_weight=0"]
+    recipe = run.recipe_of(load_recipe("efficientmfd_tiny", changes))
+    task = run.DetectionTask(recipe, [recording], [])
+    samples = [task.sample(item, 0, np.random.default_rng(item)) for item in range(2)]
+    seen = []
+    for module in task.network.fusion.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.register_forward_hook(
+                lambda norm, images, _: seen.append((norm, len(images[0]), images[0].dtype))
+            )
+    runs = []
+    for rank in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = task.losses(samples, Processes(rank, 2, torch.device("cpu")))
+        found = torch.autograd.grad(
+            losses.tasks[0], list(task.network.parameters()), allow_unused=True
+        )
+        runs.append((losses, seen.copy(), found))
+        seen.clear()
+    (_, norms, gradients), (nothing, too, none) = runs
+    assert [norm for norm, *_ in norms] == [norm for norm, *_ in too] != []
+    assert {count for _, count, _ in norms} == {2}
+    assert {(count, kind) for _, count, kind in too} == {(0, torch.float32)}
+    assert nothing.tasks[0] == 0
+    for one, other in zip(gradients, none, strict=True):
+        assert (one is None) == (other is None)
+        assert other is None or not other.any()
+
+
+def test_processes_that_fuse_unequal_parts_learn_as_one(recording, tmp_path, monkeypatch):
+    # Two samples and one, and nothing to detect. On CPUs batch norms do not see other processes.
+    rewrite(recording, lambda content: content.update(annotations=[]))
+    script = tmp_path / "held_norms.py"
+    script.write_text(HELD_NORMS)
+    hold = lambda norm, mode=True: torch.nn.Module.train(norm, False)  # noqa: E731
+    monkeypatch.setattr(torch.nn.BatchNorm2d, "train", hold)
+    rows = compare_processes(recording, tmp_path, [str(script)], "fusion_share=0.75")
+    assert all(row["giou"] == 0 < row["class"] for row in rows)
 
 
 def test_losses_keep_their_precision(recording, tmp_path):

@@ -5,9 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -17,6 +14,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 timm = pytest.importorskip("timm", reason="timm is not installed")
 
 from safetensors.torch import load_file, save_file
+from two_processes import in_two_processes
 
 from mmfusion import cli
 from mmfusion.errors import DataError, ModelError
@@ -120,34 +118,17 @@ def test_a_batch_in_parts_is_the_same_batch(pairs, tmp_path):
     near(train(pairs, tmp_path / "parts", "loop.batch=4", "loop.accumulate=2"), whole)
 
 
-def torchrun(pairs, out, *changes, resume=False):
-    """Train in two processes."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "mmfusion", "train", changes[0], "--data", str(pairs), "--out", str(out)]
-    command += ["--resume"] * resume
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    return subprocess.run(
-        [*command, "--set", *changes[1:]],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
 def test_two_processes_do_the_same_as_one(pairs, tmp_path):
     one = train(pairs, tmp_path / "one", "loop.batch=4")
-    result = torchrun(pairs, tmp_path / "two", "s4fusion_tiny", *STEPS, "loop.batch=4")
-    assert result.returncode == 0, result.stderr
+    command = ["-m", "mmfusion", "train", "s4fusion_tiny", "--data", str(pairs)]
+    command += ["--out", str(tmp_path / "two"), "--set", *STEPS, "loop.batch=4"]
+    in_two_processes(*command)
     near(rows(tmp_path / "two"), one)
     mine, theirs = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in mine:
         torch.testing.assert_close(mine[name], theirs[name], rtol=1e-3, atol=1e-5)
     assert json.loads((tmp_path / "two" / "record.json").read_text())["processes"] == 2
-    again = torchrun(pairs, tmp_path / "two", "s4fusion_tiny", *STEPS, "loop.batch=4", resume=True)
-    assert again.returncode == 0, again.stderr
-    assert (again.stdout + again.stderr).count("were done before") == 1  # one of them tells
+    assert in_two_processes(*command, "--resume").count("were done before") == 1  # one tells
 
 
 def test_batches_that_do_not_split_are_refused(pairs, tmp_path):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from mmfusion.efficientmfd.backbone import Pyramid
 from mmfusion.efficientmfd.diffusion import LAST_TIME, TIMESTEPS, latents_to_boxes
 from mmfusion.efficientmfd.network import EfficientMFD
 from mmfusion.errors import DataError
@@ -49,8 +50,11 @@ class DetectionRecipe:
             starts from a whole network; see `start_backbone`.
         size: (height, width) of the samples.
         detection_weight, fusion_weight: of the two tasks; with 0 the other is learnt alone.
-        fusion_share: of each part of a batch, the share that fusion is learnt from; it is half
-            of the work and learns from every pixel, detection from a few objects.
+        fusion_share: of each part of a batch, the share that fusion is learnt from, its first
+            samples over all processes; it is half of the work and learns from every pixel,
+            detection from a few objects.
+        fusion_loss: as the training was released, or as the article has it, see
+            `joint_fusion_losses`.
         augmentation: how samples are varied; nothing but other windows by default.
         degradation: what happens to ``rgb`` and ``thermal`` on the way to the network.
         from_noise: share of samples whose boxes start as pure noise, as they do at run time; the
@@ -68,6 +72,7 @@ class DetectionRecipe:
     detection_weight: Weight = 1.0
     fusion_weight: Weight = 1.0
     fusion_share: Share = 1.0
+    fusion_loss: joint_fusion_losses.FusionForm = "released"
     augmentation: Augmentation = field(default_factory=Augmentation)
     degradation: Degradation = field(default_factory=Degradation)
     from_noise: Share = 0.0
@@ -180,28 +185,48 @@ class DetectionTask:
                     objects,
                     recipe.size,
                     labelled=labelled,
-                    mean=processes.mean,
+                    processes=processes,
                 )
             weights = found.new_tensor(detection_losses.WEIGHTS)
             tasks.append(recipe.detection_weight * (found * weights).sum())
             terms |= dict(zip(_DETECTION_TERMS, found[-1].detach(), strict=True))
         if recipe.fusion_weight:
-            fused = max(1, round(recipe.fusion_share * len(batch)))
-            visible, infrared = visible[:fused], infrared[:fused]
-            p2, p3, p4, p5 = (level[:fused] for level in pyramid)
-            _, luminance = model.fuse(visible, infrared, (p2, p3, p4, p5))
-            mask = joint_fusion_losses.object_mask([o.boxes for o in objects[:fused]], recipe.size)
-            with torch.autocast(visible.device.type, enabled=False):
-                parts = joint_fusion_losses.joint_fusion_losses(
-                    luminance.float(),
-                    infrared / _WHITE,
-                    visible.amax(dim=1, keepdim=True) / _WHITE,
-                    mask.to(visible.device),
-                )
+            parts = self._fusion_losses(visible, infrared, pyramid, objects, processes)
             weights = parts.new_tensor(joint_fusion_losses.WEIGHTS)
             tasks.append(recipe.fusion_weight * (parts * weights).sum())
             terms |= dict(zip(_FUSION_TERMS, parts.detach(), strict=True))
         return Losses(tuple(tasks), terms)
+
+    def _fusion_losses(
+        self,
+        visible: Tensor,
+        infrared: Tensor,
+        pyramid: Pyramid,
+        objects: Sequence[Objects],
+        processes: Processes,
+    ) -> Tensor:
+        """Of this process's samples, (3,); their mean over processes is that of the whole batch."""
+        recipe, model = self._recipe, cast("EfficientMFD", self.network)
+        fused, share = _fused_here(recipe.fusion_share, len(visible), processes)
+        visible, infrared = visible[:fused], infrared[:fused]
+        p2, p3, p4, p5 = (level[:fused] for level in pyramid)
+        if not fused:
+            # The network runs on nothing, too: batch norms of all processes wait for each other,
+            # in full precision, as PyTorch keeps their statistics wherever there are samples.
+            with torch.autocast(visible.device.type, enabled=False):
+                levels = p2.float(), p3.float(), p4.float(), p5.float()
+                _, nothing = model.fuse(visible, infrared, levels)
+            return nothing.sum().expand(len(_FUSION_TERMS))
+        _, luminance = model.fuse(visible, infrared, (p2, p3, p4, p5))
+        mask = joint_fusion_losses.object_mask([o.boxes for o in objects[:fused]], recipe.size)
+        with torch.autocast(visible.device.type, enabled=False):
+            return share * joint_fusion_losses.joint_fusion_losses(
+                luminance.float(),
+                infrared / _WHITE,
+                visible.amax(dim=1, keepdim=True) / _WHITE,
+                mask.to(visible.device),
+                recipe.fusion_loss,
+            )
 
     def validate(self, network: nn.Module) -> Validation | None:
         """Average precision over the classes that occur, at IoU 0.5 as the score."""
@@ -218,6 +243,18 @@ class DetectionTask:
         mean = average_precision(judged, self._classes).mean
         figures = {"AP50": mean.ap50 or 0.0, "AP": mean.ap or 0.0}
         return Validation(figures["AP50"], figures, pictures)
+
+
+def _fused_here(share: float, samples: int, processes: Processes) -> tuple[int, float]:
+    """Of the samples of a process, how many fusion is learnt from, and by what they count.
+
+    They are the first of all samples of all processes together. Means over the samples of each
+    process, times what they count by, have the mean over all that are fused as their mean over
+    processes.
+    """
+    everywhere = max(1, round(share * samples * processes.count))
+    here = min(max(everywhere - processes.rank * samples, 0), samples)
+    return here, processes.count * here / everywhere
 
 
 def _on_device(sample: Sample, device: torch.device) -> Sample:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from mmfusion.train.detection_matching import (
     Objects,
     match_proposals,
 )
+from mmfusion.train.processes import Processes
 
 WEIGHTS = (CLASS_WEIGHT, L1_WEIGHT, GIOU_WEIGHT)
 
@@ -33,7 +34,7 @@ def detection_losses(
     size: tuple[int, int],
     *,
     labelled: Tensor | None = None,
-    mean: Callable[[Tensor], Tensor] = torch.detach,
+    processes: Processes | None = None,
 ) -> Tensor:
     """Losses of every stage, to be weighted by `WEIGHTS` and added.
 
@@ -46,7 +47,8 @@ def detection_losses(
         size: (height, width) of the images in pixels.
         labelled: bool (N, C), which classes the labels of an image cover; others take no part
             in its class loss. All if None.
-        mean: of that count over all processes, where a batch is spread over several.
+        processes: that the batch is spread over; their mean is that of the whole batch. This
+            one alone if None.
 
     Returns:
         (S, 3): focal loss of classes (Lin et al., ICCV 2017), L1 distance of corners in units of
@@ -61,8 +63,15 @@ def detection_losses(
     losses = []
     for stage in stages:
         sums, matched = _stage_sums(*stage, objects, size, labelled)
-        losses.append(sums / mean(sums.new_tensor(matched)).clamp(min=1))
+        losses.append(sums / _matched_each(sums.new_tensor(matched), processes))
     return torch.stack(losses)
+
+
+def _matched_each(matched: Tensor, processes: Processes | None) -> Tensor:
+    """Matched proposals per process; all processes together have one at least."""
+    if processes is None:
+        return matched.clamp(min=1)
+    return processes.mean(matched).clamp(min=1 / processes.count)
 
 
 def _stage_sums(

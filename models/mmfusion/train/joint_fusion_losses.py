@@ -1,48 +1,80 @@
 """What the fused luminance of EfficientMFD owes to its two sources. arXiv:2403.09323.
 
-Where article and released training disagree, this follows the released training.
+Where article and released training disagree, a `FusionForm` tells which of them to follow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mmfusion.train.pixel_saliency import saliency_shares
+
+FusionForm = Literal["released", "paper"]
 WEIGHTS = (10.0, 10.0, 10.0)
 _SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
 _SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2
 _DETAIL_SIGMA = 2.0
-_DETAIL_WEIGHTS = ((3, 10.0), (5, 10.0), (7, 1.0))  # width of the blur, weight
+_DETAIL_WIDTHS = (3, 5, 7)  # of the blur
+
+
+class _Form(NamedTuple):
+    """What tells one form of the losses from the other.
+
+    Attributes:
+        targets: brightness on objects and elsewhere, of infrared and visible.
+        detail_distance: of two maps, a scalar.
+        detail_weights: for each width of the blur.
+    """
+
+    targets: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    detail_distance: Callable[[Tensor, Tensor], Tensor]
+    detail_weights: tuple[float, float, float]
 
 
 def joint_fusion_losses(
-    fused: Tensor, infrared: Tensor, visible: Tensor, objects: Tensor
+    fused: Tensor,
+    infrared: Tensor,
+    visible: Tensor,
+    objects: Tensor,
+    form: FusionForm = "released",
 ) -> Tensor:
     """Losses of structure, detail and brightness, to be weighted by `WEIGHTS` and added.
 
-    Brightness aims at the sum of both pictures on objects, which may exceed white, and at the
-    brighter of both elsewhere.
+    Each is a mean over all pixels of all images.
+
+    "released": brightness aims at the sum of both pictures on objects, which may exceed white, and
+    at the brighter of both elsewhere. Detail is compared by L1, the finer ones ten times.
+
+    "paper": both pictures are multiplied by their `saliency_shares` first; brightness aims at the
+    larger product on objects and at the mean of both products elsewhere. As the shares add up to
+    1, that is half as bright as the pictures where both are alike. Detail is compared by squares,
+    all widths alike.
 
     Args:
         fused: luminance in units of white, (N, 1, H, W).
         infrared: same shape, in [0, 1].
         visible: largest of red, green and blue, same shape, in [0, 1].
         objects: 1 on objects, else 0, same shape, see `object_mask`.
+        form: which of both.
 
     Returns:
         (3,): structure (1 less the mean SSIM with each picture), detail, brightness.
     """
+    targets, detail_distance, detail_weights = _FORMS[form]
     structure = 1 - (_ssim(fused, visible) + _ssim(fused, infrared)) / 2
     detail = fused.new_zeros(())
-    for width, weight in _DETAIL_WEIGHTS:
+    for width, weight in zip(_DETAIL_WIDTHS, detail_weights, strict=True):
         wanted = torch.maximum(_detail(infrared, width), _detail(visible, width))
-        detail = detail + weight * functional.l1_loss(_detail(fused, width), wanted)
-    inside = (objects * (fused - (visible + infrared))).abs().mean()
-    outside = ((1 - objects) * (fused - torch.maximum(visible, infrared))).abs().mean()
+        detail = detail + weight * detail_distance(_detail(fused, width), wanted)
+    on_objects, elsewhere = targets(infrared, visible)
+    inside = (objects * (fused - on_objects)).abs().mean()
+    outside = ((1 - objects) * (fused - elsewhere)).abs().mean()
     return torch.stack((structure, detail, inside + outside))
 
 
@@ -58,6 +90,22 @@ def object_mask(boxes: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         for x1, y1, x2, y2 in corners.clamp(min=0).int().tolist():
             image[:, y1:y2, x1:x2] = 1
     return mask
+
+
+def _released_targets(infrared: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    return infrared + visible, torch.maximum(infrared, visible)
+
+
+def _paper_targets(infrared: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    share = saliency_shares(infrared, visible)
+    one, other = share * infrared, (1 - share) * visible
+    return torch.maximum(one, other), (one + other) / 2
+
+
+_FORMS: Mapping[FusionForm, _Form] = {
+    "released": _Form(_released_targets, functional.l1_loss, (10.0, 10.0, 1.0)),
+    "paper": _Form(_paper_targets, functional.mse_loss, (1.0, 1.0, 1.0)),
+}
 
 
 def _detail(image: Tensor, width: int) -> Tensor:
