@@ -37,6 +37,7 @@ from mmfusion.train.pairs import to_grey8
 from mmfusion.train.processes import Processes
 from mmfusion.train.recipes import load_recipe
 from mmfusion.train.state import load_state
+from mmfusion.train.trainer import Trainer
 
 pytestmark = pytest.mark.torch
 SIZE = (256, 320)
@@ -396,6 +397,26 @@ def train(recording, out, *changes, resume=False):
     content = load_recipe("efficientmfd_tiny", [*SMALL, *changes])
     run.train(content, run.Places([recording], [], out), resume=resume)
     return [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
+
+
+def test_an_interrupted_training_goes_on_exactly(recording, tmp_path, monkeypatch):
+    changes = ["loop.steps=3", "loop.ema=0.5", "loop.save_every=2", "align_every=1"]
+    whole = train(recording, tmp_path / "whole", *changes)
+    step = Trainer._step
+
+    def dying(self, batches):
+        if self._done == 2:
+            raise KeyboardInterrupt
+        return step(self, batches)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Trainer, "_step", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train(recording, tmp_path / "parts", *changes)
+    assert train(recording, tmp_path / "parts", *changes, resume=True) == whole
+    assert all("alignment" in row for row in whole)
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_training_writes_weights_that_fit_the_model(recording, tmp_path):

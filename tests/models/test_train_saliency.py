@@ -22,6 +22,7 @@ from mmfusion.train.run import recipe_of
 from mmfusion.train.saliency import SaliencyTask
 from mmfusion.train.saliency_losses import saliency_loss
 from mmfusion.train.scenes import load_scenes
+from mmfusion.train.trainer import Trainer
 
 pytestmark = pytest.mark.torch
 MODEL = "haf_mobilenetv3_small"
@@ -96,6 +97,32 @@ def test_batch_norms_may_take_their_statistics_at_the_end(scenes, tmp_path):
     counts = {n: int(v) for n, v in retaken.items() if n.endswith("num_batches_tracked")}
     assert {n.split(".")[0] for n, v in counts.items() if v == 6} == {"neck"}  # both streams
     assert set(counts.values()) == {3, 6}
+
+
+def test_an_interrupted_training_goes_on_exactly(scenes, tmp_path, monkeypatch):
+    changes = ["loop.steps=3", "loop.batch=2", "loop.ema=0.5", "loop.norm_batches=2"]
+    changes += ["loop.save_every=2"]
+
+    def train(out, *more):
+        arguments = ["train", MODEL, "--data", str(scenes), "--out", str(out), "--set", *changes]
+        status = cli.main([*arguments, *more])
+        return status, (out / "training.jsonl").read_text()
+
+    whole = train(tmp_path / "whole")
+    step = Trainer._step
+
+    def dying(self, batches):
+        if self._done == 2:
+            raise KeyboardInterrupt
+        return step(self, batches)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Trainer, "_step", dying)
+        assert train(tmp_path / "parts")[0] == 130
+    assert whole[0] == 0
+    assert train(tmp_path / "parts", "--resume") == whole
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_stream_that_is_never_shown_anything_needs_them(scenes, tmp_path, capsys):
