@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from compositions import spread
+from interruption import interrupted_after
 from safetensors.torch import load_file, save_file
 
 import mmfusion
@@ -22,7 +23,6 @@ from mmfusion.train.run import recipe_of
 from mmfusion.train.saliency import SaliencyTask
 from mmfusion.train.saliency_losses import saliency_loss
 from mmfusion.train.scenes import load_scenes
-from mmfusion.train.trainer import Trainer
 
 pytestmark = pytest.mark.torch
 MODEL = "haf_mobilenetv3_small"
@@ -99,7 +99,7 @@ def test_batch_norms_may_take_their_statistics_at_the_end(scenes, tmp_path):
     assert set(counts.values()) == {3, 6}
 
 
-def test_an_interrupted_training_goes_on_exactly(scenes, tmp_path, monkeypatch):
+def test_an_interrupted_training_goes_on_exactly(scenes, tmp_path):
     changes = ["loop.steps=3", "loop.batch=2", "loop.ema=0.5", "loop.norm_batches=2"]
     changes += ["loop.save_every=2"]
 
@@ -109,15 +109,7 @@ def test_an_interrupted_training_goes_on_exactly(scenes, tmp_path, monkeypatch):
         return status, (out / "training.jsonl").read_text()
 
     whole = train(tmp_path / "whole")
-    step = Trainer._step
-
-    def dying(self, batches):
-        if self._done == 2:
-            raise KeyboardInterrupt
-        return step(self, batches)
-
-    with monkeypatch.context() as broken:
-        broken.setattr(Trainer, "_step", dying)
+    with interrupted_after(2):
         assert train(tmp_path / "parts")[0] == 130
     assert whole[0] == 0
     assert train(tmp_path / "parts", "--resume") == whole

@@ -28,11 +28,6 @@ def artifacts(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def bag(tmp_path_factory) -> Path:
-    return write_bag(tmp_path_factory.mktemp("bags") / "drive", cameras(6, no_thermal={2, 3}))
-
-
-@pytest.fixture(scope="module")
 def out(artifacts, bag, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("compared") / "out"
     assert run(bag, artifacts[0], folder, "--compare", artifacts[1]) == 0

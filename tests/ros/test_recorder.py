@@ -199,7 +199,7 @@ def test_what_each_option_counts_from(monkeypatch, last_message, options, over_a
     asked = SimpleNamespace(**{"duration": None, "wait": None, "idle_timeout": None, **options})
     begun = SimpleNamespace(failure=None, last_message=last_message)
     ends = []
-    for now in np.arange(7.0, 100.0, 0.5) if last_message else np.arange(0.0, 100.0, 0.5):
+    for now in np.arange(last_message or 0.0, 100.0, 0.5):
         monkeypatch.setattr(recorder.time, "monotonic", lambda now=now: now)
         if _over(begun, asked, started=0.0):
             ends.append(float(now))

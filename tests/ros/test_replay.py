@@ -6,7 +6,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,16 +17,6 @@ from rosbags.highlevel import AnyReader
 pytest.importorskip("mmfusion.metrics", reason="the networks' package is not installed")
 
 SIZE = (48, 64)
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("artifacts") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def bag(tmp_path_factory) -> Path:
-    return write_bag(tmp_path_factory.mktemp("bags") / "drive", cameras(6, no_thermal={2, 3}))
 
 
 def test_everything_is_written(bag, artifact, tmp_path):

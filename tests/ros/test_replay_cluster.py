@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from artifacts import write_artifact
 from bags import cameras, write_bag
 from replays import differing, metrics_of, read_json, run_all
 
@@ -67,11 +66,6 @@ def cluster(scheduler, tmp_path_factory) -> Iterator[str]:
         yield address
     finally:
         stop(process)
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("artifacts") / "tiny")
 
 
 def test_without_workers(scheduler, artifact, tmp_path, capsys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 from artifacts import write_artifact
@@ -11,11 +10,6 @@ from bags import TOPICS, cameras, write_bag
 from replays import fails, metrics_of, run
 
 pytest.importorskip("mmfusion.metrics", reason="the networks' package is not installed")
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("artifacts") / "tiny")
 
 
 def test_damaged_images_are_counted_by_reason(artifact, tmp_path):

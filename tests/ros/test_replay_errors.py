@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from artifacts import write_artifact
@@ -22,16 +21,6 @@ from mmfusion_ros import replay_session
 from mmfusion_ros.core import bag_writer
 from mmfusion_ros.core.engines.onnx_runtime import OnnxRuntimeEngine
 from mmfusion_ros.core.errors import EngineError
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("artifacts") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def bag(tmp_path_factory) -> Path:
-    return write_bag(tmp_path_factory.mktemp("bags") / "drive", cameras(6, no_thermal={2, 3}))
 
 
 def test_missing_bag(artifact, tmp_path, capsys):

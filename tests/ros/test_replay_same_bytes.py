@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
-from artifacts import write_artifact
 from bags import cameras, write_bag, write_ros1_bag
 from replays import STABLE, metrics_of, run
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 pytest.importorskip("mmfusion.metrics", reason="the networks' package is not installed")
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("artifacts") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def bag(tmp_path_factory) -> Path:
-    return write_bag(tmp_path_factory.mktemp("bags") / "drive", cameras(6, no_thermal={2, 3}))
 
 
 def test_a_second_run_gives_the_same_bytes(bag, artifact, tmp_path):
