@@ -35,7 +35,7 @@ def test_level_follows_the_network_and_texture_the_picture_that_has_one(log_odds
     trusted = plain if log_odds > 0 else textured
     fused = blend(flat(log_odds), plain, textured, 8.0)[INNER]
     torch.testing.assert_close(fused.mean(), trusted.mean(), atol=0.02, rtol=0)
-    torch.testing.assert_close(fused - fused.mean(), stripes(0.115)[INNER], atol=0.005, rtol=0)
+    torch.testing.assert_close(fused - fused.mean(), stripes(0.12)[INNER], atol=0.005, rtol=0)
 
 
 def test_of_textures_alike_the_network_chooses():

@@ -56,13 +56,13 @@ def test_changes_reach_groups_and_read_numbers_as_people_write_them(tmp_path):
         ("loop=3", "loop: "),
         (
             "objective.warmth=-1",
-            "objective.fidelity.warmth: input should be greater than or equal to 0, got -1",
+            "objective.warmth.warmth: input should be greater than or equal to 0, got -1",
         ),
         ("objective.kind=art", "objective: input tag 'art' found using 'kind' does not match any"),
         ("degradation.drop_rgb=1.1", "degradation.drop_rgb: input should be less than or equal to"),
         ("degradation.drop_all=1", "degradation.drop_all: unknown key"),
         ("degradation.frozen_depth=true", "degradation.frozen_depth: input should be a valid numb"),
-        ("crop=40", "crop: input should be greater than or equal to 41, got 40"),
+        ("crop=15", "crop: input should be greater than or equal to 16, got 15"),
     ],
 )
 def test_mistakes_are_named(change, fault):

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from mmfusion.errors import ExportError
 from mmfusion.layers.scaling import enlarge, shrink
-from mmfusion.s4fusion.blend import blend
 from mmfusion.s4fusion.network import S4Fusion
 
 
@@ -48,4 +47,4 @@ class LumaFusion(nn.Module):
         small = shrink(infrared, self.scale), shrink(luma, self.scale)
         network = cast("S4Fusion", self.network)
         log_odds = enlarge(network.log_odds(*small), self.scale, *luma.shape[-2:])
-        return blend(log_odds, infrared, luma, network.config.detail)
+        return network.choose(log_odds, infrared, luma)

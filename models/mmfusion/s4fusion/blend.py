@@ -10,10 +10,10 @@ from torch import Tensor
 
 from mmfusion.layers.scaling import smooth
 
-_BLOCK = 8  # pixels; what is lost in averages over so many is detail, whose contrast they tell
+_BLOCK = 16  # pixels; what is lost in averages over so many is detail, whose contrast they tell
 _NOISE = 0.002  # contrast, in units of white, that says nothing
 _DECISION = 1.5  # details that are averaged cancel, so they are chosen more sharply than the rest
-_GAIN = 0.15  # more contrast for details that one picture alone has
+_GAIN = 0.2  # more contrast for details that one picture alone has
 _LEAD = 4.0  # how soon a picture counts as the one that has them, by the log of contrasts
 
 
@@ -21,7 +21,7 @@ def blend(log_odds: Tensor, infrared: Tensor, visible: Tensor, detail: float) ->
     """Blend smooth parts by the log-odds, details by the log-odds and their own contrast.
 
     So a warm surface can be shown as bright as it is with the texture that only the visible
-    picture has. Such texture gains a seventh in contrast; two equal pictures stay as they are.
+    picture has. Such texture gains a fifth in contrast; two equal pictures stay as they are.
 
     Args:
         log_odds: of infrared, (N, 1, H, W).
@@ -32,9 +32,10 @@ def blend(log_odds: Tensor, infrared: Tensor, visible: Tensor, detail: float) ->
     Returns:
         (N, 1, H, W); may lie slightly outside of [0, 1].
     """
-    weight = torch.sigmoid(log_odds)
     if not detail:
-        return visible + weight * (infrared - visible)
+        return visible + torch.sigmoid(log_odds) * (infrared - visible)
+    log_odds = smooth(log_odds, _BLOCK)  # whose own edges would show where both pictures are smooth
+    weight = torch.sigmoid(log_odds)
     smooth_infrared, smooth_visible = smooth(infrared, _BLOCK), smooth(visible, _BLOCK)
     fine_infrared, fine_visible = infrared - smooth_infrared, visible - smooth_visible
     richness = _log_contrast(fine_infrared) - _log_contrast(fine_visible)

@@ -136,16 +136,25 @@ class S4Fusion(nn.Module):
                 f"{tuple(infrared.shape)} and {tuple(visible.shape)}"
             )
         if self.config.blend:
-            log_odds = self.log_odds(infrared, visible)
-            return blend(log_odds, infrared, visible, self.config.detail)
+            return self.choose(self.log_odds(infrared, visible), infrared, visible)
         return self._run(infrared, visible)
 
     def log_odds(self, infrared: Tensor, visible: Tensor) -> Tensor:
-        """What `blend` goes by at each pixel; inputs and shape as `forward`.
+        """What `choose` goes by at each pixel; inputs and shape as `forward`.
 
         Only of a network whose configuration says ``blend``.
         """
         return self._run(infrared, visible)
+
+    def choose(self, log_odds: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
+        """`blend` pictures, which may be larger ones than those that `log_odds` saw.
+
+        Args:
+            log_odds: of infrared, (N, 1, H, W).
+            infrared: same shape, in [0, 1].
+            visible: same shape.
+        """
+        return blend(log_odds, infrared, visible, 0 if self.training else self.config.detail)
 
     def _run(self, infrared: Tensor, visible: Tensor) -> Tensor:
         height, width = infrared.shape[-2:]

@@ -23,7 +23,6 @@ from mmfusion.metrics import edge_preservation, visual_information_fidelity
 from mmfusion.registry import create_model
 from mmfusion.train.augmentation import square_crop, to_sample
 from mmfusion.train.degradation import MODALITIES, Degradation, degrade
-from mmfusion.train.fidelity_losses import LEAST_SIDE
 from mmfusion.train.fusion_objective import FusionLoss, FusionObjective
 from mmfusion.train.pairs import Pair, load_pairs
 from mmfusion.train.processes import Processes
@@ -34,7 +33,7 @@ from mmfusion.train.warmth import warmth_map
 _LARGEST_CROP = 256  # of the full picture, however much it is shrunk
 _SHOWN = 4  # pairs, of those that are validated
 _CALIBRATED = 64  # pairs that losses are calibrated on
-_LEAST_CROP = LEAST_SIDE  # VIF's, the largest of what the losses ask for
+_LEAST_CROP = 16  # a window of SSIM, two pixels at the coarsest scale of information
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class FusionRecipe:
         crop: side of the random crops that the network sees, pixels.
         scales: what `LumaFusion` may shrink by; each batch draws one. Losses are those of the
             picture at full size, so a network that runs small learns to keep fine detail.
-        objective: `FidelityObjective` or `S4FusionObjective`, by its ``kind``.
+        objective: `WarmthObjective` or `S4FusionObjective`, by its ``kind``.
         degradation: what happens to ``rgb`` (luma) and ``thermal`` on the way to the network.
             The fused picture is judged by the whole pictures, but for missing ones, which
             nobody can bring back.

@@ -11,33 +11,29 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from mmfusion.train.classifier import DEFAULT_CLASSIFIER, Classifier
-from mmfusion.train.fidelity_losses import edge_loss, fidelity_loss
 from mmfusion.train.information import calibrate_temperature
 from mmfusion.train.recipes import STRICT, Rate, Weight
-from mmfusion.train.s4fusion_losses import WEIGHTS, S4FusionLoss
-from mmfusion.train.warmth import warmth_loss
+from mmfusion.train.s4fusion_losses import WEIGHTS, S4FusionLoss, ssim_loss
+from mmfusion.train.warmth import contrast_loss, warmth_loss
 
 NO_CLASSIFIER = "none"
 _Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class FidelityObjective:
-    """What fusions are measured by, and warm things bright. Not published.
-
-    VIF and Q_ABF say less about networks that are trained by them. By these alone, networks learn
-    to copy one picture, which has more VIF than most fusions of two.
+class WarmthObjective:
+    """The visible picture, with what is warm as bright as infrared has it. Not published.
 
     Attributes:
         kind: chooses it.
-        fidelity, edges: weights of the terms in `mmfusion.train.fidelity_losses`.
-        warmth: weight of the distance to the visible picture, the brighter one where it is warm.
+        warmth, contrast: weights of the terms in `mmfusion.train.warmth`.
+        ssim: weight of the dissimilarity of structure from both pictures alike, see `ssim_loss`.
     """
 
-    kind: Literal["fidelity"]
-    fidelity: Weight = 2.0
-    edges: Weight = 4.0
-    warmth: Weight = 8.0
+    kind: Literal["warmth"]
+    warmth: Weight = 3.0
+    contrast: Weight = 60.0
+    ssim: Weight = 6.0
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -66,7 +62,7 @@ class S4FusionObjective:
     entropy: Weight = WEIGHTS["entropy"]
 
 
-_Objective = FidelityObjective | S4FusionObjective
+_Objective = WarmthObjective | S4FusionObjective
 FusionObjective = Annotated[_Objective, Field(discriminator="kind")]
 
 
@@ -118,10 +114,11 @@ class FusionLoss(nn.Module):
         if self._published is not None:
             terms: dict[str, Tensor] = self._published(fused, infrared, visible)
         else:
+            alike = fused.new_full((len(fused), 2), 0.5)
             terms = {
-                "fidelity": fidelity_loss(fused, infrared, visible),
-                "edges": edge_loss(fused, infrared, visible),
                 "warmth": warmth_loss(fused, infrared, visible, warmth),
+                "contrast": contrast_loss(fused, infrared, visible),
+                "ssim": ssim_loss(fused, infrared, visible, alike),
             }
         weights: Any = self._objective
         return {name: getattr(weights, name) * term for name, term in terms.items()}

@@ -41,6 +41,17 @@ def test_run_small_it_keeps_the_detail_of_its_sources(network, size):
     assert torch.equal(fused, blend(log_odds, infrared, luma, network.config.detail))
 
 
+@pytest.mark.parametrize("scale", [1, 2])
+def test_in_training_log_odds_alone_decide(network, scale):
+    pair = torch.rand(1, 1, 26, 38), torch.rand(1, 1, 26, 38)
+    small = [shrink(picture, scale) for picture in pair]
+    with torch.inference_mode():
+        fused = LumaFusion(network.train(), scale)(*pair)
+        log_odds = network.log_odds(*small)
+        log_odds = log_odds if scale == 1 else enlarge(log_odds, scale, 26, 38)
+    assert torch.equal(fused, blend(log_odds, *pair, 0))
+
+
 def test_equal_pictures_stay_as_they_are(network):
     picture = torch.rand(1, 1, 30, 30)
     with torch.inference_mode():
