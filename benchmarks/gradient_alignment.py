@@ -2,10 +2,11 @@
 
     python benchmarks/gradient_alignment.py --data PAIRS --validation PAIRS [--initial WEIGHTS]
 
-Trains `efficientmfd_tiny` with every seed and variant, from nothing or from the same weights, the
-same samples in the same order, and measures all on the validation pairs: average precision, and VIF
-and Q_ABF of the fused luminance. The baseline is the plain sum of both losses. Also tells the
-median of the two tasks' gradient norms, cosine and condition number on the shared weights.
+Trains a recipe (`efficientmfd_tiny`, or what ``--recipe`` says) with every seed and variant, from
+nothing or from the same weights, the same samples in the same order, and measures all on the
+validation pairs: average precision, and VIF and Q_ABF of the fused luminance. The baseline is the
+plain sum of both losses. Also tells the median of the two tasks' gradient norms, cosine and
+condition number on the shared weights.
 
 Results are written after every training, so that an interrupted run keeps what it has.
 """
@@ -39,11 +40,11 @@ from mmfusion.train.recipes import load_recipe
 from mmfusion.train.run import Places, train
 
 RESULT = Path(__file__).resolve().parent / "results" / "gradient_alignment.json"
-MODEL = "efficientmfd_tiny"
 BASELINE = "sum"
 VARIANTS = {
     BASELINE: ["align_every=0"],
     "aligned every step": ["align_every=1"],
+    "aligned every 10th": ["align_every=10"],
     "detection alone": ["align_every=0", "fusion_weight=0"],
     "fusion alone": ["align_every=0", "detection_weight=0"],
 }
@@ -52,7 +53,7 @@ VARIANTS = {
 def run(changes: list[str], options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Train one variant and measure it."""
     content = load_recipe(
-        MODEL,
+        options.recipe,
         [
             *changes,
             f"loop.seed={seed}",
@@ -64,7 +65,8 @@ def run(changes: list[str], options: argparse.Namespace, seed: int) -> dict[str,
         out = Path(folder)
         started = time.monotonic()
         train(content, Places(options.data, [], out, options.initial))
-        figures = measure(load_file(out / "model.safetensors"), options.validation)
+        weights = load_file(out / "model.safetensors")
+        figures = measure(content["model"], weights, options.validation)
         figures["seconds"] = round(time.monotonic() - started)
         rows = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
     alignments = [row["alignment"]["before"] for row in rows if "alignment" in row]
@@ -81,9 +83,9 @@ def run(changes: list[str], options: argparse.Namespace, seed: int) -> dict[str,
     return figures
 
 
-def measure(weights: dict[str, torch.Tensor], folders: list[Path]) -> dict[str, Any]:
+def measure(model: str, weights: dict[str, torch.Tensor], folders: list[Path]) -> dict[str, Any]:
     """Figures of a trained network."""
-    network = cast("EfficientMFD", create_model(MODEL))
+    network = cast("EfficientMFD", create_model(model))
     network.load_state_dict(weights)
     network.eval()
     figures: dict[str, Any] = {}
@@ -121,6 +123,7 @@ def table(runs: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", default="efficientmfd_tiny", help="of a detector")
     parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--validation", type=Path, nargs="+", required=True)
     parser.add_argument("--initial", type=Path, help="weights to start from")
@@ -135,6 +138,7 @@ def main() -> None:
             figures = run(changes, options, seed)
             runs.append({"variant": variant, "seed": seed, "figures": figures})
             record = {
+                "recipe": options.recipe,
                 "initial": options.initial is not None,
                 "steps": options.steps,
                 "size": [options.height, options.width],
