@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import platform
 import subprocess
 import sys
 
@@ -78,9 +80,15 @@ def test_nothing_is_copied(artifact):
         assert seen.ctypes.data == outputs["fused"].ctypes.data
 
 
+def needs(precision):
+    """Skip where the processor has no such arithmetic."""
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if CAPABILITIES[precision] not in capabilities:
+        pytest.skip(f"this processor does not compute in {precision}")
+
+
 def test_bf16_is_computed_in_where_the_processor_can_and_is_compared(tmp_path):
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        pytest.skip("this processor does not compute in bf16")
+    needs("bf16")
     folder = write_artifact(tmp_path / "small")
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["tolerances"] = {"fused": {"psnr_db": 45}}
@@ -98,6 +106,72 @@ def test_bf16_is_computed_in_where_the_processor_can_and_is_compared(tmp_path):
         assert engine.gate.passed
 
 
+def test_fp16_runs_the_artifacts_fp16_graph_and_leaves_counts_all_their_digits(tmp_path):
+    needs("fp16")
+    folder = write_artifact(tmp_path / "small")
+    with pytest.raises(EngineError, match="has no fp16 graph, only fp32; add one with 'mmfusion"):
+        open_engine(open_artifact(folder), EngineOptions("openvino", precision="fp16"))
+    add_reduced_graph(folder, "fp16", off_by=1, tolerances={"fused": {"psnr_db": 45}})
+    artifact = open_artifact(folder)
+    inputs = {name: np.zeros(spec.shape, spec.dtype) for name, spec in artifact.inputs.items()}
+    inputs["rgb"][:] = np.arange(64)[:, None]
+    inputs["thermal_range"][:] = 26156  # between 26144 and 26160, float16 has no others
+    write_sample_frames(tmp_path / "f.npz", artifact, SampleFrames.of([inputs]))
+    options = EngineOptions(
+        "openvino", precision="fp16", cache=tmp_path, samples=tmp_path / "f.npz"
+    )
+    with open_engine(artifact, options) as engine:
+        outputs = engine.run(inputs)
+        np.testing.assert_array_equal(outputs["fused"], inputs["rgb"] + 1)
+        np.testing.assert_array_equal(outputs["thermal_range_next"], [26157, 26158])
+        assert engine.gate.passed
+
+
+def half_of_it() -> bytes:
+    """x by a matrix, in float16 and in float32."""
+    make, value = helper.make_node, helper.make_tensor_value_info
+    weight = np.full((4, 4), 1 / 3, np.float32)
+    nodes = [
+        make("Cast", ["x"], ["x_half"], to=TensorProto.FLOAT16),
+        make("MatMul", ["x_half", "weight_half"], ["y_half"], name="half"),
+        make("Cast", ["y_half"], ["y"], to=TensorProto.FLOAT),
+        make("MatMul", ["x", "weight"], ["z"], name="full"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "half_of_it",
+        [value("x", TensorProto.FLOAT, (2, 4))],
+        [value(name, TensorProto.FLOAT, (2, 4)) for name in "yz"],
+        [
+            onnx.numpy_helper.from_array(weight, "weight"),
+            onnx.numpy_helper.from_array(weight.astype(np.float16), "weight_half"),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 20)]
+    encoded: bytes = helper.make_model(
+        graph, opset_imports=opsets, ir_version=9
+    ).SerializeToString()
+    return encoded
+
+
+def test_of_a_graph_in_fp16_each_operation_keeps_its_type():
+    needs("fp16")
+    core = openvino.Core()
+    settings = engine_module._precision_settings(core, "fp16")
+    compiled = core.compile_model(core.read_model(half_of_it()), "CPU", settings)
+    types = sorted(
+        operation.get_rt_info()["runtimePrecision"].astype(str)
+        for operation in compiled.get_runtime_model().get_ops()
+        if operation.get_rt_info()["layerType"].astype(str) in {"FullyConnected", "MatMul"}
+    )
+    assert types == ["f16", "f32"]
+    x = np.full((2, 4), 1 + 2**-12, np.float32)
+    given = compiled({"x": x})
+    np.testing.assert_allclose(given["z"], x * 4 / 3, rtol=1e-6)
+    np.testing.assert_allclose(given["y"], x * 4 / 3, rtol=2e-3)
+    assert (given["y"] != given["z"]).any()
+
+
 @pytest.mark.parametrize("precision", CAPABILITIES)
 def test_what_the_processor_lacks_is_refused(artifact, precision):
     there = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -107,6 +181,30 @@ def test_what_the_processor_lacks_is_refused(artifact, precision):
         EngineError, match=rf"nothing in {precision} on this .*, only in fp32.* and, of int8"
     ):
         open_engine(artifact, EngineOptions("openvino", precision=precision))
+
+
+REFUSED = """
+import sys
+from pathlib import Path
+from mmfusion_ros.core.artifact import open_artifact
+from mmfusion_ros.core.engines import EngineOptions, open_engine
+
+open_engine(open_artifact(Path(sys.argv[1])), EngineOptions("openvino", precision="fp16"))
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="only x86 is limited so")
+def test_fp16_is_refused_on_any_x86_processor_that_the_library_takes_for_a_lesser_one(artifact):
+    result = subprocess.run(
+        [sys.executable, "-c", REFUSED, str(artifact.folder)],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "openvino computes nothing in fp16 on this processor" in result.stderr
+    assert "only in fp32" in result.stderr.splitlines()[-1]
 
 
 def test_what_another_form_of_the_graph_was_measured_at_does_not_count(tmp_path, monkeypatch):

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 _INSTALL = "install both with 'pip install openvino onnx'"
 # What the plugin calls each precision, as a hint and as a capability of the processor.
 _HINTS = {"fp32": ("f32", "FP32"), "bf16": ("bf16", "BF16"), "fp16": ("f16", "FP16")}
-_INT8 = "int8"
+_INT8, _FP16 = "int8", "fp16"
+# Run from the artifact's graph in that precision. Of fp16, it tells what must stay in fp32: counts
+# and coordinates, which have more digits, and sums of scans, which go beyond its range.
+_OWN_GRAPH = {_INT8, _FP16}
 _CACHE = "openvino"  # in the folder of the cache, beside TensorRT's
 
 
@@ -66,7 +69,8 @@ class OpenVinoEngine(Engine):
     ) -> None:
         """Compile the graph, unless it was compiled before and is in the cache.
 
-        fp32, fp16 and bf16 run the fp32 graph, computed so; int8 runs the artifact's int8 graph.
+        fp32 and bf16 run the fp32 graph, computed so; fp16 and int8 run the artifact's graph in
+        that precision.
 
         Args:
             artifact: opened artifact.
@@ -76,7 +80,7 @@ class OpenVinoEngine(Engine):
         Raises:
             EngineError: if OpenVINO is missing or refuses the graph, or the processor has no
                 such precision.
-            ArtifactError: if there is no int8 graph.
+            ArtifactError: if there is no graph in fp16 or int8.
         """
         try:
             import onnx  # noqa: F401, PLC0415 (heavy and optional, as is the other)
@@ -87,23 +91,22 @@ class OpenVinoEngine(Engine):
             ) from error
         self.precision = options.precision
         self.runs_with = f"openvino {openvino.__version__.partition('-')[0]}"
-        in_int8 = options.precision == _INT8
+        core = openvino.Core()
+        settings = {
+            **_precision_settings(core, options.precision),
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": options.threads or half_of_the_cores(),
+        }
+        stored_in = options.precision if options.precision in _OWN_GRAPH else "fp32"
         # Read once: what is compiled under the graph's digest is of these bytes.
-        stored_in = _INT8 if in_int8 else "fp32"
         graph, path = artifact.read_graph(stored_in), artifact.graph_file(stored_in)
         key = OpenVinoKey(
-            graph=artifact.reduced_digests[_INT8] if in_int8 else artifact.digest,
+            graph=artifact.reduced_digests.get(stored_in, artifact.digest),
             form=self.form,
             processor=machine_name(),
             library=f"openvino {openvino.__version__}",
             precision=options.precision,
         )
-        core = openvino.Core()
-        settings = {
-            "INFERENCE_PRECISION_HINT": _precision_hint(core, options.precision),
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": options.threads or half_of_the_cores(),
-        }
         self._inputs = artifact.inputs
         self._outputs = {
             spec.name: np.zeros(spec.shape, spec.dtype) for spec in artifact.outputs.values()
@@ -168,7 +171,7 @@ def _names(ports: Any) -> list[str]:
     return [port.any_name for port in ports]
 
 
-def _precision_hint(core: openvino.Core, precision: str) -> str:
+def _precision_settings(core: openvino.Core, precision: str) -> dict[str, str]:
     if precision == _INT8:
         precision = "fp32"  # for what the graph itself does not have in int8
     hint, capability = _HINTS[precision]
@@ -181,7 +184,9 @@ def _precision_hint(core: openvino.Core, precision: str) -> str:
             f"({core.get_property('CPU', 'FULL_DEVICE_NAME')}), only in {', '.join(known)} and, "
             "of int8 graphs, int8; choose one of these"
         )
-    return hint
+    if precision == _FP16:
+        return {"EXECUTION_MODE_HINT": "ACCURACY"}  # each operation in the type that it has
+    return {"INFERENCE_PRECISION_HINT": hint}
 
 
 def _writeable(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
