@@ -1,29 +1,45 @@
 """The selective scan, form against form: CPU time and peak memory.
 
     python benchmarks/selective_scan.py
+    python benchmarks/selective_scan.py --share [ARTIFACT ...] [--rounds 9]
 
 Forms: the plain sequential loop in PyTorch, our chunked scan in PyTorch, our ONNX function in
 ONNX Runtime, and a plain C++ loop compiled with -O2 (the named baseline). Times are the least
 CPU time of a few interleaved rounds on one thread; memory is the growth of a fresh process's
 peak beyond its inputs and output.
+
+With ``--share``: what the scans take of whole artifacts in ONNX Runtime. Each graph runs in turns
+with one in which a scan only adds up its inputs, so that all that leads to it is computed still.
+No operator, however well compiled, would take less: the share is the most that one could save.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import json
+import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from _peak_memory import growth, peak_megabytes
 
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "selective_scan.json"
+SHARE_RESULT = HERE / "results" / "selective_scan_share.json"
+BUNDLED = HERE.parent / "artifacts"
+SCANNING = ("rgbdt_tiny_640x480", "s4fusion_tiny_640x480")
 ROUNDS = 3
 NAMES = ("u", "step", "a", "b", "c", "d")
 # (steps, directions, channels, states): scans of the networks at 480x640.
@@ -162,8 +178,98 @@ def main() -> None:
     RESULT.write_text(json.dumps(record, indent=2) + "\n")
 
 
+def without_scan(model: onnx.ModelProto) -> None:
+    """Let every scan add up its inputs instead: next to no time, and none of them is left out."""
+    from onnx import helper  # noqa: PLC0415
+
+    (scan,) = (function for function in model.functions if function.name == "SelectiveScan")
+    nodes = [
+        helper.make_node("Constant", [], ["first"], value_ints=[0]),
+        helper.make_node("Constant", [], ["second"], value_ints=[1]),
+        helper.make_node("Constant", [], ["last"], value_ints=[-1]),
+        # By state where the others are by channel: the first state stands for all.
+        *(
+            helper.make_node("Slice", [name, "first", "second", "last"], [f"{name}_first"])
+            for name in "bc"
+        ),
+        helper.make_node("Sum", ["u", "step", "b_first", "c_first", "d"], ["y"]),
+    ]
+    del scan.node[:]
+    scan.node.extend(nodes)
+
+
+def session_of(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """In ONNX Runtime on one thread, as the robot's engine but for that."""
+    import onnxruntime  # noqa: PLC0415
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1
+    settings.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+    )
+
+
+def share(artifact: Path, rounds: int) -> dict[str, Any]:
+    """CPU seconds of one run with and without scans, and the median share that scans take."""
+    import onnx  # noqa: PLC0415
+
+    model = onnx.load(artifact / "graph.onnx")
+    scans = sum(node.op_type == "SelectiveScan" for node in model.graph.node)
+    sessions = [session_of(model)]
+    without_scan(model)
+    sessions.append(session_of(model))
+    rng = np.random.default_rng(0)
+    inputs = {
+        value.name: rng.integers(0, 256, value.shape, np.uint8)
+        if "uint8" in value.type
+        else np.ones(value.shape, np.float32)
+        for value in sessions[0].get_inputs()
+    }
+    seconds = np.empty((rounds, len(sessions)))
+    for number in range(-1, rounds):  # the first is thrown away: it allocates
+        for place, session in enumerate(sessions):
+            started = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+            session.run(None, inputs)
+            seconds[number, place] = resource.getrusage(resource.RUSAGE_SELF).ru_utime - started
+    return {
+        "scans": scans,
+        "cpu_s": statistics.median(seconds[:, 0]),
+        "cpu_s_without": statistics.median(seconds[:, 1]),
+        "share": statistics.median(1 - seconds[:, 1] / seconds[:, 0]),
+    }
+
+
+def print_shares(arguments: list[str]) -> None:
+    """Measure and print what scans take of artifacts."""
+    from mmfusion_ros.core.engines.precision_gate import machine_name  # noqa: PLC0415
+
+    parser = argparse.ArgumentParser(prog="selective_scan.py --share")
+    parser.add_argument(
+        "artifacts", type=Path, nargs="*", default=[BUNDLED / name for name in SCANNING]
+    )
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args(arguments)
+    record: dict[str, Any] = {
+        "processor": machine_name(),
+        "rounds": options.rounds,
+        "load_1min": os.getloadavg()[0],
+        "artifacts": {},
+    }
+    for artifact in options.artifacts:
+        entry = record["artifacts"][artifact.name] = share(artifact, options.rounds)
+        print(
+            f"{artifact.name}: {entry['scans']} scans take {entry['share']:.2f} of "
+            f"{entry['cpu_s']:.3f} s of CPU time; without them {entry['cpu_s_without']:.3f} s"
+        )
+    SHARE_RESULT.parent.mkdir(exist_ok=True)
+    SHARE_RESULT.write_text(json.dumps(record, indent=2) + "\n")
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--peak"]:
         print_peak(*sys.argv[2:])
+    elif sys.argv[1:2] == ["--share"]:
+        print_shares(sys.argv[2:])
     else:
         main()
