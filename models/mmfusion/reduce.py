@@ -33,6 +33,7 @@ PRECISIONS = ("fp16", "bf16", "int8")
 # Of the modules of `mmfusion.graph.camera_graph.CameraGraph`: around them, pixels, coordinates and
 # counts need all their digits.
 _NETWORKS = ("fusion.network", "saliency.network", "joint.network")
+_DETECTOR = "joint.network"
 _TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 # What NumPy raises of a file that is cut off, empty or something else.
 _DAMAGED = (
@@ -51,7 +52,8 @@ def reduce_artifact(folder: Path, precision: str, samples: Path | None = None) -
 
     Args:
         folder: artifact, see `mmfusion.export.export_artifact`.
-        precision: one of `PRECISIONS`. Networks alone are reduced, their selective scans are not.
+        precision: one of `PRECISIONS`. Networks alone are reduced, their selective scans and what
+            the detector's attention weighs by are not.
         samples: frames that int8 takes the ranges of values from, ``.npz`` of ``sample_frames``
             with an array (N, ...) for each input of the graph, recorded with an artifact that
             takes the same encodings and numbers of the rig; the other precisions need none.
@@ -78,7 +80,7 @@ def reduce_artifact(folder: Path, precision: str, samples: Path | None = None) -
     else:
         if precision == "bf16":
             _raise_opset(model)
-        kept = _after_scans(model)
+        kept = _after_scans(model) | _attention_weights(model)
         reduced = reduce_types(
             model, _TYPES[precision], lambda node: _in_network(node) and node.name not in kept
         )
@@ -118,6 +120,20 @@ def _after_scans(model: onnx.ModelProto) -> set[str]:
             if node.op_type != "LayerNormalization":
                 values.update(node.output)
     return kept
+
+
+def _attention_weights(model: onnx.ModelProto) -> set[str]:
+    """Names of the products of queries and keys in a detector, and of the softmax over them.
+
+    Its first stage attends to features as the backbone gives them, hundreds large: products of two
+    of them are beyond float16, and a softmax over infinities is no number.
+    """
+    nodes = [node for node in model.graph.node if node.name.startswith(_DETECTOR)]
+    weighed = {node.input[0] for node in nodes if node.op_type == "Softmax"}
+    products = [n for n in nodes if n.op_type == "MatMul" and weighed.intersection(n.output)]
+    logits = {name for node in products for name in node.output}
+    softmax = [n for n in nodes if n.op_type == "Softmax" and n.input[0] in logits]
+    return {node.name for node in (*products, *softmax)}
 
 
 def _raise_opset(model: onnx.ModelProto) -> None:

@@ -159,6 +159,23 @@ def test_the_networks_compute_in_half_and_the_scans_do_not(artifact):
     assert types_of(model, "SelectiveScan") == {TensorProto.FLOAT}
 
 
+def test_the_attention_of_a_detector_weighs_in_float32(repo_root, tmp_path):
+    """Its first stage has products of queries and keys beyond what float16 reaches."""
+    folder = tmp_path / "detector"
+    shutil.copytree(repo_root / "artifacts" / "efficientmfd_lite0_640x480", folder)
+    model = onnx.load(reduce_artifact(folder, "fp16"))
+    given = {name: node for node in model.graph.node for name in node.output}
+    attended = [
+        given[node.input[0]]
+        for node in model.graph.node
+        if node.op_type == "Softmax" and given[node.input[0]].op_type == "MatMul"
+    ]
+    assert len(attended) == 4  # stages of the head
+    for product in attended:
+        assert not any(name.endswith("_reduced") for name in (*product.input, *product.output))
+    assert TensorProto.FLOAT16 in types_of(model, "MatMul")
+
+
 def test_bfloat16_is_a_graph_that_runtimes_accept(artifact):
     model = onnx.load(reduce_artifact(artifact, "bf16"))
     assert types_of(model, "Conv") == {TensorProto.BFLOAT16}
