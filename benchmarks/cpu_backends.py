@@ -1,9 +1,9 @@
 """How fast the CPU backends run each artifact: against ONNX Runtime in fp32.
 
 All run in turns in one process on the same noise, so the ratios hold on a busy machine too. What
-this processor or an artifact has not (bf16, an int8 graph) is left out. Reduced precision is not
-compared with fp32 here: what it may cost is the gate's business, not that of this table. Each
-is opened twice, with a cache of its own, so that what a later start takes is told too.
+this processor or an artifact has not (bf16, a graph in fp16 or int8) is left out. Reduced
+precision is not compared with fp32 here: what it may cost is the gate's business, not that of this
+table. Each is opened twice, with a cache of its own, so that what a later start takes is told too.
 
 Run: ``python benchmarks/cpu_backends.py [ARTIFACT ...] [--threads 1] [--rounds 7]``.
 """
@@ -39,6 +39,7 @@ REFERENCE = "onnxruntime fp32"
 CANDIDATES = {
     "openvino fp32": (OpenVinoEngine, "fp32"),
     "openvino bf16": (OpenVinoEngine, "bf16"),
+    "openvino fp16": (OpenVinoEngine, "fp16"),
     "openvino int8": (OpenVinoEngine, "int8"),
     "onnxruntime int8": (OnnxRuntimeEngine, "int8"),
 }
