@@ -16,6 +16,7 @@ pytest.importorskip("timm", reason="timm is not installed")
 import timm
 from interruption import interrupted_after
 from safetensors.torch import load_file, save_file
+from tiny_data import write_recording
 from two_processes import in_two_processes
 
 import mmfusion
@@ -35,26 +36,7 @@ pytestmark = pytest.mark.torch
 
 @pytest.fixture
 def recording(tmp_path):
-    """Three frames as the synthetic recorder writes them: a warm person walks."""
-    folder = tmp_path / "recording"
-    for name in ("rgb", "thermal"):
-        (folder / name).mkdir(parents=True)
-    images, notes = [], []
-    for index in range(3):
-        colour, counts = np.full((96, 128, 3), 90, np.uint8), np.full((48, 64), 29000, np.uint16)
-        left = 20 + 30 * index
-        colour[30:80, left : left + 24] = (200, 60, 20)  # BGR
-        counts[15:40, left // 2 : left // 2 + 12] = 30500
-        cv2.imwrite(str(folder / "rgb" / f"{index}.jpg"), colour)
-        cv2.imwrite(str(folder / "thermal" / f"{index}.png"), counts)
-        images.append({"id": index, "file_name": f"{index}.jpg", "width": 128, "height": 96})
-        box = {"image_id": index, "bbox": [left, 30, 24, 50]}
-        notes += [{**box, "category_id": 1}, {**box, "category_id": 9}]
-        notes.append({**box, "category_id": 2, "iscrowd": 1})
-    categories = [{"id": 1, "name": "Person"}, {"id": 2, "name": "car"}, {"id": 9, "name": "Dog"}]
-    content = {"images": images, "annotations": notes, "categories": categories}
-    (folder / "boxes.json").write_text(json.dumps(content))
-    return folder
+    return write_recording(tmp_path / "recording")
 
 
 def rewrite(folder, change):

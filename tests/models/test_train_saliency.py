@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from compositions import spread
 from interruption import interrupted_after
 from safetensors.torch import load_file, save_file
+from tiny_data import write_scenes
 
 import mmfusion
 from mmfusion import cli
@@ -31,20 +32,7 @@ STATISTICS = "loop.norm_batches=0"  # the running ones, which take no time
 
 @pytest.fixture
 def scenes(tmp_path):
-    """A near, dark square before a far, bright wall; the square stands out."""
-    folder = tmp_path / "scenes"
-    for name in ("rgb", "depth", "gt"):
-        (folder / name).mkdir(parents=True)
-    for index in range(3):
-        rgb = np.full((60, 80, 3), 200, np.uint8)
-        depth = np.full((60, 80), 4000, np.uint16)
-        mask = np.zeros((60, 80), np.uint8)
-        square = np.s_[15:45, 10 + 15 * index : 40 + 15 * index]
-        rgb[square], depth[square], mask[square] = (40, 60, 80), 900, 255
-        depth[:5] = 0
-        for name, image in (("rgb", rgb), ("depth", depth), ("gt", mask)):
-            cv2.imwrite(str(folder / name / f"{index}.png"), image)
-    return folder
+    return write_scenes(tmp_path / "scenes")
 
 
 def test_weights_of_an_earlier_training_are_kept(scenes, tmp_path, capsys):

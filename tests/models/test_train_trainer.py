@@ -6,8 +6,6 @@ import dataclasses
 import hashlib
 import json
 
-import cv2
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -15,6 +13,7 @@ timm = pytest.importorskip("timm", reason="timm is not installed")
 
 from interruption import interrupted_after
 from safetensors.torch import load_file, save_file
+from tiny_data import write_pairs
 from two_processes import in_two_processes
 
 from mmfusion import cli
@@ -33,15 +32,7 @@ STEPS = ["loop.steps=4", "loop.batch=2", "crop=41", "loop.save_every=2", "scales
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pairs")
-    rng = np.random.default_rng(0)
-    for name in ("ir", "vi"):
-        (folder / name).mkdir()
-        for index in range(3):
-            picture = cv2.GaussianBlur(rng.random((48, 56)).astype(np.float32), (0, 0), 2)
-            grey = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
-            cv2.imwrite(str(folder / name / f"{index}.png"), grey)
-    return folder
+    return write_pairs(tmp_path_factory.mktemp("pairs"))
 
 
 def train(pairs, out, *changes, validation=(), **options):
