@@ -21,6 +21,7 @@ from mmfusion.errors import DataError, ModelError
 from mmfusion.registry import create_model
 from mmfusion.s4fusion.config import PRESETS
 from mmfusion.train import run
+from mmfusion.train.hardware import device_name
 from mmfusion.train.optimisers import create_optimiser
 from mmfusion.train.output import replace_file
 from mmfusion.train.recipes import Optimiser, load_recipe
@@ -84,6 +85,14 @@ def test_averaged_weights_are_written_and_the_others_kept(pairs, plain, tmp_path
     assert_same(state["network"], weights(tmp_path))
     averaged = weights(plain)
     assert any(not torch.equal(averaged[name], state["network"][name]) for name in averaged)
+
+
+def test_the_record_tells_what_it_ran_on(plain):
+    record = json.loads((plain / "record.json").read_text())
+    assert record["device"] == device_name(torch.device("cpu"))
+    assert record["threads"] == torch.get_num_threads()
+    assert (record["samples"], record["steps"], record["processes"]) == (3, 4, 1)
+    assert record["torch"] == torch.__version__
 
 
 def near(one, other):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from mmfusion.errors import DataError, ModelError
 from mmfusion.train.alignment import Alignment, align_gradients, require_alignment, task_gradients
 from mmfusion.train.board import Board
+from mmfusion.train.hardware import device_name
 from mmfusion.train.norm_statistics import retake_statistics
 from mmfusion.train.optimisers import create_optimiser, create_schedule
 from mmfusion.train.output import (
@@ -288,14 +288,12 @@ class Trainer:
         )
 
     def _write_record(self) -> None:
-        device = self._processes.device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
         content = {
             "samples": len(self._task.names),
             **self._task.facts,
             "steps": self._done,
             "seconds": round(self._seconds),
-            "device": name if device.type == "cuda" else f"CPU, {platform.machine()}",
+            "device": device_name(self._processes.device),
             "threads": torch.get_num_threads(),
             "processes": self._processes.count,
             "torch": torch.__version__,
