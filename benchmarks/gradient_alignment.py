@@ -39,7 +39,7 @@ from mmfusion.train.boxed_pairs import load_boxed_pairs
 from mmfusion.train.recipes import load_recipe
 from mmfusion.train.run import Places, train
 
-RESULT = Path(__file__).resolve().parent / "results" / "gradient_alignment.json"
+RESULTS = Path(__file__).resolve().parent / "results"
 BASELINE = "sum"
 VARIANTS = {
     BASELINE: ["align_every=0"],
@@ -123,7 +123,9 @@ def table(runs: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", default="efficientmfd_tiny", help="of a detector")
+    parser.add_argument(
+        "--recipe", default="efficientmfd_tiny", help="name or file of a detector's recipe"
+    )
     parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--validation", type=Path, nargs="+", required=True)
     parser.add_argument("--initial", type=Path, help="weights to start from")
@@ -132,6 +134,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=240)
     parser.add_argument("--width", type=int, default=320)
     options = parser.parse_args()
+    result = RESULTS / f"gradient_alignment_{Path(options.recipe).stem}.json"
     runs: list[dict[str, Any]] = []
     for seed in range(options.seeds):
         for variant, changes in VARIANTS.items():
@@ -145,7 +148,7 @@ def main() -> None:
                 "threads": torch.get_num_threads(),
                 "runs": runs,
             }
-            RESULT.write_text(json.dumps(record, indent=1) + "\n")
+            result.write_text(json.dumps(record, indent=1) + "\n")
             print(variant, seed, figures, flush=True)
     table(runs)
 

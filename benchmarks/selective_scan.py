@@ -179,7 +179,10 @@ def main() -> None:
 
 
 def without_scan(model: onnx.ModelProto) -> None:
-    """Let every scan add up its inputs instead: next to no time, and none of them is left out."""
+    """Let every scan add up u, step, d and the first states of b and c: next to no time.
+
+    So what computes these is not left out; ``a`` is a weight.
+    """
     from onnx import helper  # noqa: PLC0415
 
     (scan,) = (function for function in model.functions if function.name == "SelectiveScan")
@@ -216,6 +219,8 @@ def share(artifact: Path, rounds: int) -> dict[str, Any]:
 
     model = onnx.load(artifact / "graph.onnx")
     scans = sum(node.op_type == "SelectiveScan" for node in model.graph.node)
+    if not scans:
+        raise SystemExit(f"selective_scan: {artifact} has no selective scan")
     sessions = [session_of(model)]
     without_scan(model)
     sessions.append(session_of(model))

@@ -58,7 +58,9 @@ def list_models(role: Role | None = None) -> list[str]:
 
 
 def create_model(name: str) -> nn.Module:
-    """Build a network with fresh weights.
+    """Build a network with fresh weights, in training mode as PyTorch's are.
+
+    Call ``eval()`` before it computes: batch norms, and the blend of `s4fusion_tiny`, differ.
 
     Args:
         name: one of `list_models`.

@@ -45,6 +45,23 @@ def test_of_textures_alike_the_network_chooses():
         torch.testing.assert_close(fused[INNER], chosen[INNER], atol=0.01, rtol=0)
 
 
+def test_the_edge_of_a_choice_is_as_soft_as_averages_over_a_block():
+    log_odds = torch.full((1, 1, SIDE, SIDE), -8.0)
+    log_odds[..., SIDE // 2 :] = 8.0
+    fused = blend(log_odds, flat(0.8), flat(0.3), 8.0)[0, 0, SIDE // 2]
+    wide = ((fused > 0.31) & (fused < 0.79)).sum().item()
+    assert wide == 8  # of 16 pixels, those between the means of two blocks that differ
+    assert (fused[8], fused[-9]) == (pytest.approx(0.3, abs=0.01), pytest.approx(0.8, abs=0.01))
+
+
+@pytest.mark.parametrize(("period", "kept"), [(16, 1.0), (32, 0.5), (64, 0.3)])
+def test_detail_is_what_averages_over_a_block_lose(period, kept):
+    wave = 0.1 * torch.sin(2 * torch.pi / period * torch.arange(4 * SIDE)).expand(1, 1, SIDE, -1)
+    plain = torch.full_like(wave, 0.8)
+    fused = blend(torch.full_like(wave, 8.0), plain, 0.3 + wave, 8.0)[..., 16:-16, 64:-64]
+    assert (fused.std() / (1.2 * wave.std())).item() == pytest.approx(kept, abs=0.05)
+
+
 def test_noise_below_what_counts_is_no_texture():
     infrared, visible = flat(0.5) + stripes(1e-5), flat(0.5)
     both = [blend(flat(level), infrared, visible, 8.0) for level in (-4.0, 4.0)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 
 import pytest
 
@@ -171,6 +172,19 @@ def test_refuses_weights_of_another_network_before_it_writes_anything(pairs, tmp
 
 
 PUBLISHED = "objective={kind: s4fusion, classifier: none}"
+
+
+@pytest.mark.parametrize("objective", ["objective={kind: warmth}", PUBLISHED])
+def test_the_smallest_crops_are_learnt_from_at_every_scale(pairs, tmp_path, objective):
+    found = train(pairs, tmp_path, objective, "crop=16", "scales=[1, 2]")
+    assert len(found) == 4
+    assert all(math.isfinite(value) for row in found for value in row.values())
+
+
+def test_pairs_too_small_to_validate_on_are_named_at_once(pairs, tmp_path):
+    small = write_pairs(tmp_path / "small", size=(40, 60))
+    with pytest.raises(DataError, match=r"sides of at least 41 pixels; leave out pair 0"):
+        train(pairs, tmp_path / "out", validation=[small])
 
 
 def test_the_published_objective_is_learnt_without_a_classifier_if_one_says_so(pairs, tmp_path):

@@ -62,3 +62,9 @@ def test_warm_is_what_stands_out_of_its_picture():
 
 def test_a_picture_without_differences_has_nothing_warm():
     assert warmth_map(np.full((8, 8), 255, np.uint8)).max() <= 5
+
+
+def test_a_count_of_noise_is_nothing_warm():
+    infrared = np.full((20, 20), 100, np.uint8)
+    infrared[::4, ::4] += 1
+    assert warmth_map(infrared).max() < 128

@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 
 
-def write_pairs(folder: Path, count: int = 3) -> Path:
-    """Infrared and visible pictures of soft noise, 48 x 56."""
+def write_pairs(folder: Path, count: int = 3, size: tuple[int, int] = (48, 56)) -> Path:
+    """Infrared and visible pictures of soft noise."""
     rng = np.random.default_rng(0)
     for name in ("ir", "vi"):
         (folder / name).mkdir(parents=True)
         for index in range(count):
-            picture = cv2.GaussianBlur(rng.random((48, 56)).astype(np.float32), (0, 0), 2)
+            picture = cv2.GaussianBlur(rng.random(size).astype(np.float32), (0, 0), 2)
             grey = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
             cv2.imwrite(str(folder / name / f"{index}.png"), grey)
     return folder

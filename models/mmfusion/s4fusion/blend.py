@@ -18,7 +18,7 @@ _LEAD = 4.0  # how soon a picture counts as the one that has them, by the log of
 
 
 def blend(log_odds: Tensor, infrared: Tensor, visible: Tensor, detail: float) -> Tensor:
-    """Blend smooth parts by the log-odds, details by the log-odds and their own contrast.
+    """Blend smooth parts by smooth log-odds, details by these and their own contrast.
 
     So a warm surface can be shown as bright as it is with the texture that only the visible
     picture has. Such texture gains a fifth in contrast; two equal pictures stay as they are.
@@ -27,7 +27,8 @@ def blend(log_odds: Tensor, infrared: Tensor, visible: Tensor, detail: float) ->
         log_odds: of infrared, (N, 1, H, W).
         infrared: (N, 1, H, W) in [0, 1].
         visible: same shape.
-        detail: how much e times the contrast counts, in log-odds; 0 blends details like the rest.
+        detail: how much e times the contrast counts, in log-odds; 0 blends all
+            by the log-odds as they are, pixel by pixel.
 
     Returns:
         (N, 1, H, W); may lie slightly outside of [0, 1].

@@ -118,7 +118,7 @@ class S4Fusion(nn.Module):
         }
 
     def forward(self, infrared: Tensor, visible: Tensor) -> Tensor:
-        """Fuse registered pairs.
+        """Fuse registered pairs; a network that blends does so by details in evaluation mode alone.
 
         Args:
             infrared: (N, 1, H, W) in [0, 1].
@@ -148,6 +148,8 @@ class S4Fusion(nn.Module):
 
     def choose(self, log_odds: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
         """`blend` pictures, which may be larger ones than those that `log_odds` saw.
+
+        In training mode without regard to detail.
 
         Args:
             log_odds: of infrared, (N, 1, H, W).

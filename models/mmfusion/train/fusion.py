@@ -20,10 +20,12 @@ from mmfusion.errors import DataError
 from mmfusion.evaluate_fusion import fuse_luma
 from mmfusion.graph.luma_fusion import LumaFusion
 from mmfusion.metrics import edge_preservation, visual_information_fidelity
+from mmfusion.metrics.windows import VIF_MIN_SIDE
 from mmfusion.registry import create_model
 from mmfusion.train.augmentation import square_crop, to_sample
 from mmfusion.train.degradation import MODALITIES, Degradation, degrade
 from mmfusion.train.fusion_objective import FusionLoss, FusionObjective
+from mmfusion.train.lazy import LazySequence
 from mmfusion.train.pairs import Pair, load_pairs
 from mmfusion.train.processes import Processes
 from mmfusion.train.recipes import STRICT, Loop, Optimiser, Positive
@@ -88,6 +90,7 @@ class FusionTask:
             raise DataError(f"no pair is at least {recipe.crop} pixels wide and high")
         self._pairs = pairs.take(large)
         self._validated = load_pairs(validation).some(recipe.loop.validate_samples)
+        _require_measurable(self._validated)
         self._smallest = min(min(size) for size in self._pairs.sizes)
         self.names = self._pairs.names
         self.network: nn.Module = create_model(recipe.model)
@@ -153,6 +156,16 @@ class FusionTask:
                 pictures[pair.name] = _beside(pair, fused)
         figures = {"VIF": float(np.nanmean(kept)), "Q_ABF": float(np.nanmean(preserved))}
         return Validation(sum(figures.values()), figures, pictures)
+
+
+def _require_measurable(pairs: LazySequence[Pair]) -> None:
+    sizes = zip(pairs.names, pairs.sizes, strict=True)
+    small = [name for name, size in sizes if min(size) < VIF_MIN_SIDE]
+    if small:
+        raise DataError(
+            f"validation measures VIF, which needs sides of at least {VIF_MIN_SIDE} pixels; "
+            f"leave out pair {', '.join(small)}"
+        )
 
 
 def _draw_crop(pair: Pair, side: int, rng: np.random.Generator) -> Tensor:

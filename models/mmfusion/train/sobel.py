@@ -17,16 +17,9 @@ def sobel_magnitude(images: Tensor) -> Tensor:
     Returns:
         Same shape.
     """
-    across, down = sobel(functional.pad(images, (1, 1, 1, 1)))
-    return across.abs() + down.abs()
-
-
-def sobel(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Responses across and down, of all but the outermost ring: (..., H - 2, W - 2) each.
-
-    Args:
-        images: (..., H, W).
-    """
+    images = functional.pad(images, (1, 1, 1, 1))
     rows = images[..., :-2, :] + 2 * images[..., 1:-1, :] + images[..., 2:, :]
     columns = images[..., :-2] + 2 * images[..., 1:-1] + images[..., 2:]
-    return rows[..., 2:] - rows[..., :-2], columns[..., 2:, :] - columns[..., :-2, :]
+    across = rows[..., 2:] - rows[..., :-2]
+    down = columns[..., 2:, :] - columns[..., :-2, :]
+    return across.abs() + down.abs()

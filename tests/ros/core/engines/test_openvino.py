@@ -124,7 +124,6 @@ def test_fp16_runs_the_artifacts_fp16_graph_and_leaves_counts_all_their_digits(t
         outputs = engine.run(inputs)
         np.testing.assert_array_equal(outputs["fused"], inputs["rgb"] + 1)
         np.testing.assert_array_equal(outputs["thermal_range_next"], [26157, 26158])
-        assert engine.form == OpenVinoEngine.form + 1
         assert engine.gate.passed
 
 

@@ -90,8 +90,6 @@ class OpenVinoEngine(Engine):
                 f"backend openvino cannot be imported ({error}); {_INSTALL}"
             ) from error
         self.precision = options.precision
-        if options.precision == _FP16:
-            self.form += 1  # form 2 was the fp32 graph: what was measured on that does not count
         self.runs_with = f"openvino {openvino.__version__.partition('-')[0]}"
         core = openvino.Core()
         settings = {

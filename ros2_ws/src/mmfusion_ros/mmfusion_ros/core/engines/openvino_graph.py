@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import onnx
 
-FORM = 2  # of what is made here: what was measured on another one does not count
+FORM = 3  # of what is made here: what was measured on another one does not count
 _WITH_ZERO_POINT = 3  # inputs of QuantizeLinear
 
 
