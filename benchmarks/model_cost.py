@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmfusion import create_model, list_models
 from mmfusion.efficientmfd.deploy import EfficientMFDDeploy
+from mmfusion.graph.luma_fusion import LumaFusion
 from mmfusion.haf.deploy import HAFDeploy
 from mmfusion.registry import Role
 
@@ -51,7 +52,12 @@ class Family(NamedTuple):
 
 FAMILIES = {
     "S4Fusion": Family(
-        Role.FUSION, "s4fusion", (121, 169), (1, 1), lambda net, _: net, PublishedS4Fusion
+        Role.FUSION,
+        "s4fusion",
+        (121, 169),
+        (1, 1),
+        lambda net, _: LumaFusion(net),
+        PublishedS4Fusion,
     ),
     "HAF": Family(Role.SALIENCY, "haf_swin_base", (384, 384), (3, 1), HAFDeploy, PublishedHAF),
     "EfficientMFD": Family(

@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import warnings
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -206,19 +207,44 @@ def onnx_model(
     DeduplicateInitializersPass(size_limit=sys.maxsize)(program.model)
     model: onnx.ModelProto = program.model_proto
     add_selective_scan(model)
-    for index, node in enumerate(model.graph.node):
-        node.name = f"{_module(node)}/{node.op_type}_{index}"
+    for index, (node, name) in enumerate(zip(model.graph.node, _modules(model), strict=True)):
+        node.name = f"{name}/{node.op_type}_{index}"
         del node.metadata_props[:]  # stack traces of this machine
         node.doc_string = ""
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def _module(node: onnx.NodeProto) -> str:
-    """Dotted name of the module that a node comes from; "" where the exporter does not tell."""
+def _modules(model: onnx.ModelProto) -> list[str]:
+    """Dotted names of the modules that the nodes come from; "" for the outermost.
+
+    The exporter does not tell of the Splits that its optimiser writes. Such a node is of the
+    innermost module that holds all nodes around it.
+    """
+    nodes = model.graph.node
+    told = [_module(node) for node in nodes]
+    ends: dict[str, list[str | None]] = {}  # of values: where they are made, and where read
+    for node, own in zip(nodes, told, strict=True):
+        for value in (*node.input, *node.output):
+            ends.setdefault(value, []).append(own)
+    constants = {tensor.name for tensor in model.graph.initializer}  # of several modules at times
+    names: list[str] = []
+    for node, own in zip(nodes, told, strict=True):
+        values = [value for value in (*node.input, *node.output) if value not in constants]
+        around = [module for value in values for module in ends[value]]
+        paths = [name.split(".") for name in around if name is not None]
+        shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+        names.append(".".join(parts[0] for parts in shared) if own is None else own)
+    return names
+
+
+def _module(node: onnx.NodeProto) -> str | None:
+    """Dotted name of the module that a node comes from; None where the exporter does not tell."""
     scopes = [p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"]
+    if not scopes:
+        return None
     # The last of the scopes is the operator's own.
-    modules: list[str] = ast.literal_eval(scopes[0])[:-1] if scopes else []
+    modules: list[str] = ast.literal_eval(scopes[0])[:-1]
     return modules[-1] if modules else ""
 
 

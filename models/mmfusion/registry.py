@@ -60,7 +60,8 @@ def list_models(role: Role | None = None) -> list[str]:
 def create_model(name: str) -> nn.Module:
     """Build a network with fresh weights, in training mode as PyTorch's are.
 
-    Call ``eval()`` before it computes: batch norms, and the blend of `s4fusion_tiny`, differ.
+    Call ``eval()`` before it computes: batch norms, and what `LumaFusion` makes of the log-odds
+    that ``s4fusion_tiny`` gives, differ.
 
     Args:
         name: one of `list_models`.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -19,9 +21,13 @@ import mmfusion
 from mmfusion.cli import main
 from mmfusion.composition import Composition, FusionPart, Weights
 from mmfusion.errors import ExportError
-from mmfusion.export import build_graph
+from mmfusion.export import build_graph, example_outputs, onnx_model
+from mmfusion.graph.camera_graph import Branches, CameraGraph
 from mmfusion.graph.cameras import CameraSpec
+from mmfusion.graph.luma_fusion import LumaFusion
 from mmfusion.manifest import validate_manifest
+from mmfusion.s4fusion.config import S4FusionConfig
+from mmfusion.s4fusion.network import S4Fusion
 
 pytestmark = pytest.mark.torch
 SIZE = (120, 160)
@@ -86,6 +92,41 @@ def test_the_graph_carries_its_scan_function_and_nothing_of_the_machine(artifact
     assert [function.name for function in model.functions] == ["SelectiveScan"]
     assert b"site-packages" not in (artifact / "graph.onnx").read_bytes()
     assert not any(node.op_type in {"Col2Im", "DFT", "CumSum"} for node in model.graph.node)
+
+
+def reached(nodes, sources, *, backwards=False):
+    """Names of what comes behind some nodes, or before them."""
+    values, names = set(), set()
+    for node in nodes[::-1] if backwards else nodes:
+        near, far = (node.output, node.input) if backwards else (node.input, node.output)
+        if values.intersection(near):
+            names.add(node.name)
+        if node.name in sources | names:
+            values.update(far)
+    return names
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_nodes_tell_what_is_the_networks_and_what_is_around_it(scale):
+    small = S4FusionConfig(8, (1, 1), 2, 2, 1, unused_published_layers=False, blend=True, detail=8)
+    size = (48, 64)
+    graph = CameraGraph(
+        CameraSpec(size, size, size), Branches(LumaFusion(S4Fusion(small), scale))
+    ).eval()
+    inputs = graph.example_inputs()
+    nodes = onnx_model(graph, inputs, list(example_outputs(graph, inputs))).graph.node
+    own = re.compile(r"fusion\.network[./]")
+    named = {node.name for node in nodes if own.match(node.name)}
+    # Whatever lies on a way through the network is its own, data movement included.
+    behind, ahead = reached(nodes, named), reached(nodes, named, backwards=True)
+    assert len(behind & ahead) > len(named) / 2
+    assert behind & ahead <= named
+    operators = {node.op_type for node in nodes if node.name in named}
+    assert {"SelectiveScan", "Softplus", "Conv", "ConvTranspose"} <= operators
+    blend = Counter(node.op_type for node in nodes if node.name.startswith("fusion/"))
+    assert (blend["Log"], blend["Tanh"], blend["Sigmoid"]) == (2, 1, 2)
+    assert blend["AveragePool"] == (5 if scale == 1 else 7)
+    assert not {"SelectiveScan", "Softplus", "MatMul", "Einsum", "Conv"} & blend.keys()
 
 
 def test_pytorch_and_onnxruntime_agree_on_drawn_images(artifact, checkpoint):

@@ -159,6 +159,34 @@ def test_the_networks_compute_in_half_and_the_scans_do_not(artifact):
     assert types_of(model, "SelectiveScan") == {TensorProto.FLOAT}
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_pixels_keep_their_digits_around_a_network(artifact, precision):
+    """What shrinks the pictures, enlarges the log-odds and blends by them."""
+    around = [
+        node
+        for node in onnx.load(reduce_artifact(artifact, precision)).graph.node
+        if node.name.startswith("fusion/")
+    ]
+    operators = {node.op_type for node in around}
+    assert {"AveragePool", "Resize", "Sigmoid", "Log", "Mul"} <= operators
+    for node in around:
+        assert not any(name.endswith("_reduced") for name in (*node.input, *node.output))
+
+
+def test_all_of_a_network_is_reduced_but_its_scans_and_what_they_sum(artifact):
+    model = onnx.load(reduce_artifact(artifact, "fp16"))
+    own = [node for node in model.graph.node if node.name.startswith("fusion.network")]
+    wide = [
+        node
+        for node in own
+        if not any(name.endswith("_reduced") for name in (*node.input, *node.output))
+    ]
+    # From four sequences of each encoder to one map.
+    summed = {"Split", "Gather", "Slice", "Reshape", "Transpose", "Add"}
+    assert {node.op_type for node in wide} == {"SelectiveScan", "LayerNormalization", *summed}
+    assert len(wide) < len(own) / 4
+
+
 def test_the_attention_of_a_detector_weighs_in_float32(repo_root, tmp_path):
     """Its first stage has products of queries and keys beyond what float16 reaches."""
     folder = tmp_path / "detector"

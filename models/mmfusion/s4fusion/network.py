@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmfusion.s4fusion.blend import blend
 from mmfusion.s4fusion.blocks import (
     FusionLayer,
     PatchEmbed,
@@ -73,7 +72,7 @@ class Tail(nn.Module):
 
 
 class S4Fusion(nn.Module):
-    """Fuse an infrared and a visible image into one luminance image."""
+    """Fuse an infrared and a visible image into one luminance image, or tell how to blend them."""
 
     def __init__(self, config: S4FusionConfig | None = None) -> None:
         super().__init__()
@@ -118,14 +117,15 @@ class S4Fusion(nn.Module):
         }
 
     def forward(self, infrared: Tensor, visible: Tensor) -> Tensor:
-        """Fuse registered pairs; a network that blends does so by details in evaluation mode alone.
+        """Fuse registered pairs; `LumaFusion` makes a picture of either kind of output.
 
         Args:
             infrared: (N, 1, H, W) in [0, 1].
             visible: luma of the visible image, (N, 1, H, W) in [0, 1].
 
         Returns:
-            Fused luminance, (N, 1, H, W); linear, so slightly outside [0, 1] at times.
+            (N, 1, H, W): fused luminance, slightly outside [0, 1] at times as it is linear; of
+            a network whose configuration says ``blend``, log-odds of infrared.
 
         Raises:
             ValueError: if the images are not one-channel or differ in shape.
@@ -135,36 +135,12 @@ class S4Fusion(nn.Module):
                 "S4Fusion takes infrared and visible of one shape (N, 1, H, W), got "
                 f"{tuple(infrared.shape)} and {tuple(visible.shape)}"
             )
-        if self.config.blend:
-            return self.choose(self.log_odds(infrared, visible), infrared, visible)
-        return self._run(infrared, visible)
-
-    def log_odds(self, infrared: Tensor, visible: Tensor) -> Tensor:
-        """What `choose` goes by at each pixel; inputs and shape as `forward`.
-
-        Only of a network whose configuration says ``blend``.
-        """
-        return self._run(infrared, visible)
-
-    def choose(self, log_odds: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-        """`blend` pictures, which may be larger ones than those that `log_odds` saw.
-
-        In training mode without regard to detail.
-
-        Args:
-            log_odds: of infrared, (N, 1, H, W).
-            infrared: same shape, in [0, 1].
-            visible: same shape.
-        """
-        return blend(log_odds, infrared, visible, 0 if self.training else self.config.detail)
-
-    def _run(self, infrared: Tensor, visible: Tensor) -> Tensor:
         height, width = infrared.shape[-2:]
         levels = len(self.config.depths)
         (top, bottom), (left, right) = padding(height, levels), padding(width, levels)
         border = (left, right, top, bottom)
-        fused = self._fuse(functional.pad(infrared, border), functional.pad(visible, border))
-        return fused[..., top : top + height, left : left + width]
+        out = self._fuse(functional.pad(infrared, border), functional.pad(visible, border))
+        return out[..., top : top + height, left : left + width]
 
     def _fuse(self, infrared: Tensor, visible: Tensor) -> Tensor:
         x, y = self.embed_infrared(infrared), self.embed_visible(visible)

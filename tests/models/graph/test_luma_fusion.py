@@ -11,6 +11,8 @@ from mmfusion.errors import ExportError
 from mmfusion.graph.luma_fusion import LumaFusion
 from mmfusion.layers.scaling import enlarge, shrink
 from mmfusion.s4fusion.blend import blend
+from mmfusion.s4fusion.config import S4FusionConfig
+from mmfusion.s4fusion.network import S4Fusion
 
 pytestmark = pytest.mark.torch
 
@@ -21,34 +23,39 @@ def network():
     return mmfusion.create_model("s4fusion_tiny").eval()
 
 
-def test_at_full_size_it_is_the_network(network):
+def log_odds_of(network, pair, scale):
+    """What a network says of pictures that it sees smaller, at their own size."""
+    if scale == 1:
+        return network(*pair)
+    small = [shrink(picture, scale) for picture in pair]
+    return enlarge(network(*small), scale, *pair[0].shape[-2:])
+
+
+def test_a_network_that_does_not_blend_gives_the_picture():
+    network = S4Fusion(S4FusionConfig(16, (1, 1, 1), 2, 2, 1))
     pair = torch.rand(1, 1, 26, 38), torch.rand(1, 1, 26, 38)
     with torch.inference_mode():
-        fused = LumaFusion(network)(*pair)
-        assert torch.equal(fused, network(*pair))
-        assert network.config.detail
-        log_odds = network.log_odds(*pair)
-    assert torch.equal(fused, blend(log_odds, *pair, network.config.detail))
+        assert torch.equal(LumaFusion(network)(*pair), network(*pair))
 
 
 @pytest.mark.parametrize("size", [(26, 38), (27, 41)])
-def test_run_small_it_keeps_the_detail_of_its_sources(network, size):
-    infrared, luma = torch.rand(1, 1, *size), torch.rand(1, 1, *size)
+@pytest.mark.parametrize("scale", [1, 2])
+def test_log_odds_are_applied_to_the_full_pictures(network, scale, size):
+    pair = torch.rand(1, 1, *size), torch.rand(1, 1, *size)
+    detail = network.config.detail
+    assert detail
     with torch.inference_mode():
-        fused = LumaFusion(network, 2)(infrared, luma)
-        small = (shrink(infrared, 2), shrink(luma, 2))
-        log_odds = enlarge(network.log_odds(*small), 2, *size)
-    assert torch.equal(fused, blend(log_odds, infrared, luma, network.config.detail))
+        fused = LumaFusion(network, scale)(*pair)
+        log_odds = log_odds_of(network, pair, scale)
+    assert torch.equal(fused, blend(log_odds, *pair, detail))
 
 
 @pytest.mark.parametrize("scale", [1, 2])
 def test_in_training_log_odds_alone_decide(network, scale):
     pair = torch.rand(1, 1, 26, 38), torch.rand(1, 1, 26, 38)
-    small = [shrink(picture, scale) for picture in pair]
     with torch.inference_mode():
         fused = LumaFusion(network.train(), scale)(*pair)
-        log_odds = network.log_odds(*small)
-        log_odds = log_odds if scale == 1 else enlarge(log_odds, scale, 26, 38)
+        log_odds = log_odds_of(network, pair, scale)
     assert torch.equal(fused, blend(log_odds, *pair, 0))
 
 
