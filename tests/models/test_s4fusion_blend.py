@@ -29,13 +29,22 @@ def test_without_detail_it_lies_between_the_two_pictures():
     assert (fused >= torch.minimum(infrared, visible) - 1e-6).all()
 
 
-@pytest.mark.parametrize("log_odds", [4.0, -4.0])
+@pytest.mark.parametrize("log_odds", [8.0, -8.0])
 def test_level_follows_the_network_and_texture_the_picture_that_has_one(log_odds):
     textured, plain = flat(0.3) + stripes(0.1), flat(0.8)
     trusted = plain if log_odds > 0 else textured
     fused = blend(flat(log_odds), plain, textured, 8.0)[INNER]
     torch.testing.assert_close(fused.mean(), trusted.mean(), atol=0.02, rtol=0)
     torch.testing.assert_close(fused - fused.mean(), stripes(0.12)[INNER], atol=0.005, rtol=0)
+
+
+def test_what_the_network_is_undecided_about_is_bright_where_it_is_warm():
+    infrared, visible = flat(0.4), flat(0.1)
+    infrared[..., : SIDE // 4, : SIDE // 4] = 0.9
+    fused = blend(flat(0.0), infrared, visible, 8.0)
+    warm, cold = fused[0, 0, 4, 4].item(), fused[0, 0, -4, -4].item()
+    assert warm == pytest.approx(0.1 + 0.731 * 0.8, abs=0.02)  # log-odds of 1
+    assert cold == pytest.approx(0.1 + 0.269 * 0.3, abs=0.02)
 
 
 def test_of_textures_alike_the_network_chooses():
@@ -46,8 +55,8 @@ def test_of_textures_alike_the_network_chooses():
 
 
 def test_the_edge_of_a_choice_is_as_soft_as_averages_over_a_block():
-    log_odds = torch.full((1, 1, SIDE, SIDE), -8.0)
-    log_odds[..., SIDE // 2 :] = 8.0
+    log_odds = torch.full((1, 1, SIDE, SIDE), -7.0)  # 8 to both sides of what flat pictures lose
+    log_odds[..., SIDE // 2 :] = 9.0
     fused = blend(log_odds, flat(0.8), flat(0.3), 8.0)[0, 0, SIDE // 2]
     wide = ((fused > 0.31) & (fused < 0.79)).sum().item()
     assert wide == 8  # of 16 pixels, those between the means of two blocks that differ

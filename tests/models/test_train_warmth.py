@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from mmfusion.train.warmth import contrast_loss, warmth_loss, warmth_map
+from mmfusion.train.warmth import contrast_loss, warmth_loss
 
 pytestmark = pytest.mark.torch
 
@@ -49,22 +49,3 @@ def test_contrast_is_the_stronger_step_with_its_sign():
 
 def test_contrast_has_no_level():
     assert contrast_loss(VISIBLE + 0.3, VISIBLE, VISIBLE).item() == pytest.approx(0)
-
-
-def test_warm_is_what_stands_out_of_its_picture():
-    infrared = np.full((20, 20), 100, np.uint8)
-    infrared[:3, :3] = 200
-    warmth = warmth_map(infrared)
-    assert warmth[:3, :3].min() > 250
-    assert warmth[3:].max() < 5
-    assert np.array_equal(warmth_map(infrared - 50), warmth)
-
-
-def test_a_picture_without_differences_has_nothing_warm():
-    assert warmth_map(np.full((8, 8), 255, np.uint8)).max() <= 5
-
-
-def test_a_count_of_noise_is_nothing_warm():
-    infrared = np.full((20, 20), 100, np.uint8)
-    infrared[::4, ::4] += 1
-    assert warmth_map(infrared).max() < 128

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from mmfusion.errors import DataError
 from mmfusion.evaluate_fusion import fuse_luma
 from mmfusion.graph.luma_fusion import LumaFusion
+from mmfusion.layers.warmth import warmth
 from mmfusion.metrics import edge_preservation, visual_information_fidelity
 from mmfusion.metrics.windows import VIF_MIN_SIDE
 from mmfusion.registry import create_model
@@ -30,7 +31,6 @@ from mmfusion.train.pairs import Pair, load_pairs
 from mmfusion.train.processes import Processes
 from mmfusion.train.recipes import STRICT, Loop, Optimiser, Positive
 from mmfusion.train.task import Losses, Validation
-from mmfusion.train.warmth import warmth_map
 
 _LARGEST_CROP = 256  # of the full picture, however much it is shrunk
 _SHOWN = 4  # pairs, of those that are validated
@@ -170,8 +170,10 @@ def _require_measurable(pairs: LazySequence[Pair]) -> None:
 
 def _draw_crop(pair: Pair, side: int, rng: np.random.Generator) -> Tensor:
     """Random window, randomly flipped: infrared, visible, warmth, (3, side, side) in [0, 1]."""
-    warmth = tv_tensors.Image(torch.from_numpy(warmth_map(pair.infrared))[None])
-    crop = square_crop({**to_sample(pair), "warmth": warmth}, side, rng)
+    whole = to_sample(pair)
+    warm = warmth(whole["thermal"].float()[None] / 255)[0]
+    whole["warmth"] = tv_tensors.Image((255 * warm).round().byte())
+    crop = square_crop(whole, side, rng)
     return torch.cat([crop[name] for name in ("thermal", "rgb", "warmth")]).float() / 255
 
 
