@@ -78,8 +78,7 @@ def test_warm_things_are_brighter_than_without_thermal(engine, repo_root):
     fused = run(engine, images, CAMERAS)["fused"]
     assert fused[mask].mean() > 1.3 * plain[mask].mean()
     assert fused[mask].mean() > 1.4 * fused[~mask].mean()
-    # At dusk the network shows surroundings half as bright as thermal has them; see its card.
-    assert abs(fused[~mask].mean() - plain[~mask].mean()) < 45
+    assert abs(fused[~mask].mean() - plain[~mask].mean()) < 25
 
 
 @pytest.mark.parametrize(
@@ -112,8 +111,8 @@ def test_no_picture_jumps_when_cameras_come_and_go(engine, scene):
         frames.append(outputs)
     plain = images["rgb"].mean()
     for before, after in itertools.pairwise(frames):
-        assert 0.8 * plain < after["fused"].mean() < 1.6 * plain
-        assert abs(after["fused"].mean() - before["fused"].mean()) < 0.6 * plain
+        assert 0.8 * plain < after["fused"].mean() < 1.5 * plain
+        assert abs(after["fused"].mean() - before["fused"].mean()) < 0.4 * plain
         change = np.abs(after["saliency"].astype(int) - before["saliency"].astype(int))
         assert change.mean() < 0.02 * 255
     for name in ("fused", "saliency"):
