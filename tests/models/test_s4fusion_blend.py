@@ -38,13 +38,21 @@ def test_level_follows_the_network_and_texture_the_picture_that_has_one(log_odds
     torch.testing.assert_close(fused - fused.mean(), stripes(0.12)[INNER], atol=0.005, rtol=0)
 
 
-def test_what_the_network_is_undecided_about_is_bright_where_it_is_warm():
+def test_what_the_network_is_undecided_about_becomes_bright_where_it_is_warm():
     infrared, visible = flat(0.4), flat(0.1)
     infrared[..., : SIDE // 4, : SIDE // 4] = 0.9
     fused = blend(flat(0.0), infrared, visible, 8.0)
     warm, cold = fused[0, 0, 4, 4].item(), fused[0, 0, -4, -4].item()
-    assert warm == pytest.approx(0.1 + 0.731 * 0.8, abs=0.02)  # log-odds of 1
-    assert cold == pytest.approx(0.1 + 0.269 * 0.3, abs=0.02)
+    assert warm == pytest.approx(0.1 + 0.818 * 0.8, abs=0.02)  # log-odds of 1.5
+    assert cold == pytest.approx(0.1 + 0.182 * 0.3, abs=0.02)
+
+
+def test_what_infrared_darkens_is_left_to_the_network():
+    infrared = flat(0.4)
+    infrared[..., : SIDE // 4, : SIDE // 4] = 0.6
+    torch.testing.assert_close(
+        blend(flat(0.0), infrared, flat(0.8), 8.0)[..., -4, -4], torch.tensor([[0.6]])
+    )
 
 
 def test_of_textures_alike_the_network_chooses():
@@ -55,8 +63,8 @@ def test_of_textures_alike_the_network_chooses():
 
 
 def test_the_edge_of_a_choice_is_as_soft_as_averages_over_a_block():
-    log_odds = torch.full((1, 1, SIDE, SIDE), -7.0)  # 8 to both sides of what flat pictures lose
-    log_odds[..., SIDE // 2 :] = 9.0
+    log_odds = torch.full((1, 1, SIDE, SIDE), -6.5)  # 8 to both sides of what flat pictures lose
+    log_odds[..., SIDE // 2 :] = 9.5
     fused = blend(log_odds, flat(0.8), flat(0.3), 8.0)[0, 0, SIDE // 2]
     wide = ((fused > 0.31) & (fused < 0.79)).sum().item()
     assert wide == 8  # of 16 pixels, those between the means of two blocks that differ

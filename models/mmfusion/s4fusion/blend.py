@@ -15,7 +15,7 @@ _BLOCK = 16  # pixels; what is lost in averages over so many is detail, whose co
 _NOISE = 0.002  # contrast, in units of white, that says nothing
 _DECISION = 1.5  # details that are averaged cancel, so they are chosen more sharply than the rest
 _GAIN = 0.2  # more contrast for details that one picture alone has
-_RESERVE = 1.0  # log-odds against infrared's brightness where nothing is warm, and for it elsewhere
+_RESERVE = 1.5  # log-odds against what infrared brightens that is not warm, and for what is
 _LEAD = 4.0  # how soon a picture counts as the one that has them, by the log of contrasts
 
 
@@ -26,7 +26,7 @@ def blend(log_odds: Tensor, infrared: Tensor, visible: Tensor, detail: float) ->
     picture has. Such texture gains a fifth in contrast; two equal pictures stay as they are.
 
     A network that is undecided would show the dark half as bright as infrared does, so what does
-    not stand out as warm is as bright as it looks unless the log-odds are firm.
+    not stand out as warm becomes no brighter than it looks unless the log-odds are firm.
 
     Args:
         log_odds: of infrared, (N, 1, H, W).
@@ -41,9 +41,10 @@ def blend(log_odds: Tensor, infrared: Tensor, visible: Tensor, detail: float) ->
     if not detail:
         return visible + torch.sigmoid(log_odds) * (infrared - visible)
     log_odds = smooth(log_odds, _BLOCK)  # whose own edges would show where both pictures are smooth
-    reserve = _RESERVE * (1 - 2 * warmth(infrared))
-    weight = torch.sigmoid(log_odds - smooth(reserve, _BLOCK))
     smooth_infrared, smooth_visible = smooth(infrared, _BLOCK), smooth(visible, _BLOCK)
+    reserve = _RESERVE * (1 - 2 * smooth(warmth(infrared), _BLOCK))
+    brightens = (smooth_infrared > smooth_visible).to(reserve)
+    weight = torch.sigmoid(log_odds - reserve * brightens)
     fine_infrared, fine_visible = infrared - smooth_infrared, visible - smooth_visible
     richness = _log_contrast(fine_infrared) - _log_contrast(fine_visible)
     fine_weight = torch.sigmoid(_DECISION * (log_odds + detail * richness))
