@@ -111,8 +111,8 @@ def _after_scans(model: onnx.ModelProto) -> set[str]:
     """Names of selective scans, and of what follows them up to the normalisation of their sums.
 
     States decay over thousands of steps, and what they sum up to can be beyond float16. What makes
-    the inputs of a scan is reduced, though autocast leaves it in float32, see `StateSpace`: on the
-    courtyard the fused picture was as near without in float16, and 0.3 dB of 61 less in bfloat16.
+    the inputs of a scan is reduced, though autocast leaves it in float32, see `StateSpace`: that
+    would be 345 more nodes in float32 and change nothing in float16, 0.3 dB in bfloat16.
     """
     kept: set[str] = set()
     values: set[str] = set()

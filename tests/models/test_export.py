@@ -124,8 +124,8 @@ def test_nodes_tell_what_is_the_networks_and_what_is_around_it(scale):
     operators = {node.op_type for node in nodes if node.name in named}
     assert {"SelectiveScan", "Softplus", "Conv", "ConvTranspose"} <= operators
     blend = Counter(node.op_type for node in nodes if node.name.startswith("fusion/"))
-    assert (blend["Log"], blend["Tanh"], blend["Sigmoid"]) == (2, 1, 2)
-    assert blend["AveragePool"] == (5 if scale == 1 else 7)
+    assert (blend["Log"], blend["Tanh"], blend["Sigmoid"]) == (2, 1, 3)
+    assert blend["AveragePool"] == (6 if scale == 1 else 8)
     assert not {"SelectiveScan", "Softplus", "MatMul", "Einsum", "Conv"} & blend.keys()
 
 

@@ -55,6 +55,29 @@ def test_what_infrared_darkens_is_left_to_the_network():
     )
 
 
+def test_where_luma_stands_in_for_thermal_nothing_counts_as_warm_or_cold():
+    infrared, seen = flat(0.4), torch.ones(1, 1, SIDE, SIDE)
+    seen[..., SIDE // 2 :] = 0
+    fused = []
+    for luma in (0.1, 0.9):
+        visible = flat(0.2)
+        visible[..., SIDE // 2 :] = luma
+        infrared[..., SIDE // 2 :] = luma
+        fused.append(blend(flat(0.0), infrared, visible, 8.0, seen)[..., : SIDE // 4])
+    torch.testing.assert_close(*fused, atol=1e-4, rtol=0)
+
+
+def test_pictures_of_a_batch_do_not_mix():
+    torch.manual_seed(0)
+    log_odds, infrared, visible = (torch.rand(2, 1, 40, 40) for _ in range(3))
+    infrared[1] *= 0.3
+    each = [
+        blend(*parts, 8.0)
+        for parts in zip(*(x.split(1) for x in (log_odds, infrared, visible)), strict=True)
+    ]
+    torch.testing.assert_close(blend(log_odds, infrared, visible, 8.0), torch.cat(each))
+
+
 def test_of_textures_alike_the_network_chooses():
     infrared, visible = flat(0.5) + stripes(0.1), flat(0.5) - stripes(0.1)
     for log_odds, chosen in ((4.0, infrared), (-4.0, visible)):
@@ -63,7 +86,7 @@ def test_of_textures_alike_the_network_chooses():
 
 
 def test_the_edge_of_a_choice_is_as_soft_as_averages_over_a_block():
-    log_odds = torch.full((1, 1, SIDE, SIDE), -6.5)  # 8 to both sides of what flat pictures lose
+    log_odds = torch.full((1, 1, SIDE, SIDE), -6.5)  # by 8, but for the 1.5 of what is not warm
     log_odds[..., SIDE // 2 :] = 9.5
     fused = blend(log_odds, flat(0.8), flat(0.3), 8.0)[0, 0, SIDE // 2]
     wide = ((fused > 0.31) & (fused < 0.79)).sum().item()

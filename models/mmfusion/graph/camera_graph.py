@@ -130,7 +130,7 @@ class CameraGraph(nn.Module):
         outputs = {}
         joint = None if self.joint is None else self.joint(seen.rgb, seen.infrared)
         if self.fusion is not None:
-            luma = self.fusion(seen.infrared, seen.colour.luma)
+            luma = self.fusion(seen.infrared, seen.colour.luma, seen.sees)
             fused = photometry.recombine(seen.colour._replace(luma=luma))
         else:
             assert joint is not None  # noqa: S101 (Branches has looked)

@@ -44,8 +44,15 @@ class LumaFusion(nn.Module):
                 "export this one with fusion_scale 1"
             )
 
-    def forward(self, infrared: Tensor, luma: Tensor) -> Tensor:
-        """Fuse (N, 1, H, W) pictures in [0, 1]; the result may lie slightly outside."""
+    def forward(self, infrared: Tensor, luma: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Fuse pictures; the result may lie slightly outside of [0, 1].
+
+        Args:
+            infrared: (N, 1, H, W) in [0, 1].
+            luma: same shape.
+            seen: same shape, 1 where infrared is a thermal picture and 0 where luma stands in for
+                it; None if it is one everywhere.
+        """
         small = (infrared, luma)
         if self.scale != 1:
             small = shrink(infrared, self.scale), shrink(luma, self.scale)
@@ -55,5 +62,6 @@ class LumaFusion(nn.Module):
             return out
         if self.scale != 1:
             out = enlarge(out, self.scale, *luma.shape[-2:])
+        # The network's mode, not that of this module, which may be built anew around it.
         detail = 0.0 if self.network.training else self._blending.detail
-        return blend(out, infrared, luma, detail)
+        return blend(out, infrared, luma, detail, seen)

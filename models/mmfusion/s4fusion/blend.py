@@ -9,24 +9,31 @@ import torch
 from torch import Tensor
 
 from mmfusion.layers.scaling import smooth
-from mmfusion.layers.warmth import warmth
+from mmfusion.layers.warmth import warmth_of
 
 _BLOCK = 16  # pixels; what is lost in averages over so many is detail, whose contrast they tell
 _NOISE = 0.002  # contrast, in units of white, that says nothing
 _DECISION = 1.5  # details that are averaged cancel, so they are chosen more sharply than the rest
 _GAIN = 0.2  # more contrast for details that one picture alone has
-_RESERVE = 1.5  # log-odds against what infrared brightens that is not warm, and for what is
+_RESERVE = 1.5  # log-odds by which what is not warm is brightened less, and what is warm more
 _LEAD = 4.0  # how soon a picture counts as the one that has them, by the log of contrasts
 
 
-def blend(log_odds: Tensor, infrared: Tensor, visible: Tensor, detail: float) -> Tensor:
+def blend(
+    log_odds: Tensor,
+    infrared: Tensor,
+    visible: Tensor,
+    detail: float,
+    seen: Tensor | None = None,
+) -> Tensor:
     """Blend smooth parts by smooth log-odds, details by these and their own contrast.
 
     So a warm surface can be shown as bright as it is with the texture that only the visible
     picture has. Such texture gains a fifth in contrast; two equal pictures stay as they are.
 
-    A network that is undecided would show the dark half as bright as infrared does, so what does
-    not stand out as warm becomes no brighter than it looks unless the log-odds are firm.
+    Where infrared is the brighter one, log-odds of smooth parts are lowered by 1.5 for what does
+    not stand out as warm and raised by as much for what does. In the dark, networks are undecided
+    about surroundings, and half of the difference would grey them; 0.18 of it is left.
 
     Args:
         log_odds: of infrared, (N, 1, H, W).
@@ -34,6 +41,7 @@ def blend(log_odds: Tensor, infrared: Tensor, visible: Tensor, detail: float) ->
         visible: same shape.
         detail: how much e times the contrast counts, in log-odds; 0 blends all
             by the log-odds as they are, pixel by pixel.
+        seen: where infrared is a thermal picture, see `warmth_of`.
 
     Returns:
         (N, 1, H, W); may lie slightly outside of [0, 1].
@@ -42,7 +50,8 @@ def blend(log_odds: Tensor, infrared: Tensor, visible: Tensor, detail: float) ->
         return visible + torch.sigmoid(log_odds) * (infrared - visible)
     log_odds = smooth(log_odds, _BLOCK)  # whose own edges would show where both pictures are smooth
     smooth_infrared, smooth_visible = smooth(infrared, _BLOCK), smooth(visible, _BLOCK)
-    reserve = _RESERVE * (1 - 2 * smooth(warmth(infrared), _BLOCK))
+    reserve = _RESERVE * (1 - 2 * smooth(warmth_of(infrared, seen), _BLOCK))
+    # No edge shows where this switches: the two are equal there.
     brightens = (smooth_infrared > smooth_visible).to(reserve)
     weight = torch.sigmoid(log_odds - reserve * brightens)
     fine_infrared, fine_visible = infrared - smooth_infrared, visible - smooth_visible

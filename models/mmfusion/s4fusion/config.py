@@ -24,8 +24,8 @@ class S4FusionConfig:
             cannot carry every pixel, but they can say which picture to trust where; and such
             weights may be computed small and applied at full size.
         detail: how much a richer picture counts where details are blended, see
-            `mmfusion.s4fusion.blend`. Not in training, where log-odds alone decide, or nothing
-            would be learnt of details.
+            `mmfusion.s4fusion.blend`; 0 blends by the log-odds alone, as training does, or
+            nothing would be learnt of details.
     """
 
     channels: int = 48

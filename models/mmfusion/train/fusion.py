@@ -19,7 +19,7 @@ from tqdm import tqdm
 from mmfusion.errors import DataError
 from mmfusion.evaluate_fusion import fuse_luma
 from mmfusion.graph.luma_fusion import LumaFusion
-from mmfusion.layers.warmth import warmth
+from mmfusion.layers.warmth import warmth_of
 from mmfusion.metrics import edge_preservation, visual_information_fidelity
 from mmfusion.metrics.windows import VIF_MIN_SIDE
 from mmfusion.registry import create_model
@@ -171,7 +171,7 @@ def _require_measurable(pairs: LazySequence[Pair]) -> None:
 def _draw_crop(pair: Pair, side: int, rng: np.random.Generator) -> Tensor:
     """Random window, randomly flipped: infrared, visible, warmth, (3, side, side) in [0, 1]."""
     whole = to_sample(pair)
-    warm = warmth(whole["thermal"].float()[None] / 255)[0]
+    warm = warmth_of(whole["thermal"].float()[None] / 255)[0]
     whole["warmth"] = tv_tensors.Image((255 * warm).round().byte())
     crop = square_crop(whole, side, rng)
     return torch.cat([crop[name] for name in ("thermal", "rgb", "warmth")]).float() / 255

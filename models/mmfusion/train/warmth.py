@@ -21,7 +21,7 @@ def warmth_loss(fused: Tensor, infrared: Tensor, visible: Tensor, warmth: Tensor
         fused: (N, 1, H, W) in [0, 1].
         infrared: same shape.
         visible: same shape.
-        warmth: same shape, see `mmfusion.layers.warmth`.
+        warmth: same shape, see `warmth_of`.
     """
     wanted = visible + warmth * (torch.maximum(infrared, visible) - visible)
     return ((fused - wanted).abs() * (1 + _ATTENTION * warmth)).mean()
