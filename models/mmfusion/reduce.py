@@ -42,6 +42,7 @@ _DAMAGED = (
 )  # fmt: skip
 _ABOUT = "about"  # of `sample_frames`: JSON beside the inputs
 _MEANINGS = ("encodings", "rig_packing")  # of the inputs, told alike by frames and manifest
+_NOT_IN_BF16 = {"ConvTranspose"}  # TensorRT-RTX 1.7 finds no type for what it gives
 _BF16_OPSET = 22  # the first in which convolutions take bfloat16; they mean the same as before
 _Ends = Callable[[NodeProto], list[str]]
 _QUANTISED = ["Conv", "MatMul", "Gemm"]
@@ -78,9 +79,10 @@ def reduce_artifact(folder: Path, precision: str, samples: Path | None = None) -
         reduced = _quantise(model, _read_samples(samples, manifest))
         tool = f"onnxruntime {onnxruntime.__version__}, static, per channel, min and max"
     else:
+        kept = _after_scans(model) | _attention_weights(model)
         if precision == "bf16":
             _raise_opset(model)
-        kept = _after_scans(model) | _attention_weights(model)
+            kept |= {node.name for node in model.graph.node if node.op_type in _NOT_IN_BF16}
         reduced = reduce_types(
             model, _TYPES[precision], lambda node: _in_network(node) and node.name not in kept
         )

@@ -204,6 +204,14 @@ def test_the_attention_of_a_detector_weighs_in_float32(repo_root, tmp_path):
     assert TensorProto.FLOAT16 in types_of(model, "MatMul")
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_tensorrt_takes_half_precision(artifact, precision):
+    pytest.importorskip("tensorrt_rtx")
+    check = check_graph(reduce_artifact(artifact, precision))
+    assert not check.problem
+    assert check.engine_bytes
+
+
 def test_bfloat16_is_a_graph_that_runtimes_accept(artifact):
     model = onnx.load(reduce_artifact(artifact, "bf16"))
     assert types_of(model, "Conv") == {TensorProto.BFLOAT16}
