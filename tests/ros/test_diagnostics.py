@@ -103,6 +103,13 @@ def test_no_rgb_frames_is_an_error_and_tells_nothing_about_the_others():
     assert modality_status(Modality.DEPTH, tallies[Modality.DEPTH]).level == STALE
 
 
+def test_no_set_in_a_period_of_a_slow_engine_is_no_fault_of_the_cameras():
+    tallies = FrameTally().take()
+    for modality in Modality:
+        status = modality_status(modality, tallies[modality], busy=True)
+        assert (status.level, status.message[:19]) == (WARN, "no set was finished")
+
+
 def test_taking_the_tally_begins_a_new_one():
     tally = FrameTally()
     tally.note(results())

@@ -87,6 +87,19 @@ def test_the_newest_set_wins_and_the_others_are_counted(pipeline, delivered):
     assert worker.sets_dropped == 4
 
 
+def test_it_is_busy_as_long_as_a_set_is_processed(pipeline, delivered):
+    pipeline.gate.clear()
+    worker = FusionWorker(pipeline, AT_ONCE, delivered)
+    assert not worker.busy
+    worker.add(rgb(SECOND))
+    assert pipeline.entered.wait(PATIENCE_S)
+    assert worker.busy
+    pipeline.gate.set()
+    delivered.wait_for(SECOND)
+    worker.stop()
+    assert not worker.busy
+
+
 def test_time_set_back_resets_the_pipeline(pipeline, delivered):
     worker = FusionWorker(pipeline, AT_ONCE, delivered)
     for stamp in (100 * SECOND, 101 * SECOND, 5 * SECOND, 6 * SECOND):

@@ -147,7 +147,7 @@ def _counts(statistics: SynchronizerStatistics) -> Mapping[str, int]:
 
 
 def modality_status(
-    modality: Modality, tally: ModalityTally, *, all_needed: bool = False
+    modality: Modality, tally: ModalityTally, *, all_needed: bool = False, busy: bool = False
 ) -> DiagnosticStatus:
     """One camera's part in the last period.
 
@@ -158,8 +158,12 @@ def modality_status(
         modality: the camera.
         tally: what became of its frames.
         all_needed: whether there is no set without a frame of every camera.
+        busy: whether a set is being processed: if none was finished, that may be why.
     """
     name, missing = f"{modality} camera", tally.missing.total()
+    if not tally.used and not missing and busy:
+        message = "no set was finished: the engine is still at work on one"
+        return _status(name, DiagnosticStatus.WARN, message)
     if not tally.used and not missing:
         message = "no RGB frames" if modality is Modality.RGB else "no RGB frame to join"
         if all_needed:

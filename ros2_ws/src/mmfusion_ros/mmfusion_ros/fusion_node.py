@@ -335,6 +335,7 @@ class FusionNode(LifecycleNode):
             ]
         newly_dropped = worker.sets_dropped - self._dropped_before
         self._dropped_before += newly_dropped
+        busy = worker.busy  # before the tally: what is finished between the two is in it
         tallies, stock_sets = self._tally.take(), cameras.stock_sets
         return [
             engine_status(loaded.pipeline),
@@ -344,7 +345,9 @@ class FusionNode(LifecycleNode):
                 newly_dropped,
             ),
             *(
-                modality_status(modality, tallies[modality], all_needed=stock_sets is not None)
+                modality_status(
+                    modality, tallies[modality], all_needed=stock_sets is not None, busy=busy
+                )
                 for modality in cameras.modalities
             ),
             inputs_status(cameras.statuses),

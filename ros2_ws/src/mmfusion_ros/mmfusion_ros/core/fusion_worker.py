@@ -28,6 +28,7 @@ class FusionWorker:
 
     Attributes:
         sets_dropped: sets that a newer one replaced before they were processed.
+        busy: whether a set is being processed.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class FusionWorker:
         self._stopping = False
         self._last_stamp_ns = -1
         self.sets_dropped = 0
+        self.busy = False
         self._synchronizer = Synchronizer(config, self.add_set)
         self._thread = threading.Thread(target=self._work, name="fusion_worker", daemon=True)
         self._thread.start()
@@ -107,7 +109,9 @@ class FusionWorker:
                     return
                 frames, self._newest = self._newest, None
             if frames is not None:
+                self.busy = True
                 self._process(frames)
+                self.busy = False
 
     def _seconds_to_deadline(self) -> float | None:
         deadline = self._synchronizer.next_deadline_ns()
