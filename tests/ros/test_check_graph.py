@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -97,3 +98,14 @@ def test_a_file_that_is_no_graph_is_told(tmp_path, capsys):
     (tmp_path / "graph.onnx").write_bytes(b"no graph")
     assert main([str(tmp_path / "graph.onnx")]) == 1
     assert "cannot be prepared for TensorRT" in capsys.readouterr().out
+
+
+def test_a_library_that_is_not_there_is_told_once(tmp_path, monkeypatch, capsys):
+    (tmp_path / "tensorrt_rtx.py").write_text("raise ImportError('not here')\n")
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    )
+    assert main([str(tmp_path / "graph.onnx")]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("check_graph: graphs cannot be checked (")
+    assert "install 'tensorrt-rtx'" in told

@@ -34,6 +34,7 @@ KNOWN = {
     "RoiAlign": "TensorRT has it as ROIAlign_TRT in its plugin library, which RTX lacks",
     "NonMaxSuppression": "TensorRT builds it, RTX parses it only",
 }
+_SAYS = "check_graph: "
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -84,7 +85,7 @@ def check_graph(path: Path, timeout_s: float = 600.0) -> GraphCheck:
         name = signal.Signals(-result.returncode).name
         return GraphCheck(str(path), f"the library ended with {name}: {result.stderr[-500:]}")
     if result.returncode:
-        raise EngineError(result.stderr.strip()[-2000:])
+        raise EngineError(result.stderr.strip()[-2000:].removeprefix(_SAYS))
     document = json.loads(result.stdout.splitlines()[-1])
     return GraphCheck(**{**document, "known": tuple(document["known"])})
 
@@ -164,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(json.dumps(asdict(check)) if options.here else check, flush=True)
             failed |= bool(check.problem) and not options.here
     except EngineError as error:
-        print(f"check_graph: {error}", file=sys.stderr)
+        print(f"{_SAYS}{error}", file=sys.stderr)
         return 2
     return int(failed)
 

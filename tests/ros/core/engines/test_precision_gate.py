@@ -306,7 +306,7 @@ def test_where_nothing_is_detected_detections_are_not_accepted(tmp_path):
 
 def test_an_artifact_without_the_graph_says_how_to_get_it(tmp_path):
     bench = Bench(tmp_path)
-    with pytest.raises(EngineError, match=r"no fp16 graph, only fp32, int8; .*mmfusion reduce"):
+    with pytest.raises(EngineError, match=r"no fp16 graph, only fp32, int8; .*--precision fp16',"):
         bench.open(precision="fp16")
 
 

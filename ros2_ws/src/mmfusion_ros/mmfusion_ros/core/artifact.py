@@ -121,9 +121,11 @@ class Artifact:
         entry = self.manifest.get("reduced_graphs", {}).get(precision)
         if entry is None:
             there = ", ".join(("fp32", *self.reduced_digests))
+            samples = " --samples FRAMES" if precision == "int8" else ""
             raise ArtifactError(
                 f"artifact {self.name} has no {precision} graph, only {there}; add one with "
-                f"'mmfusion reduce {self.folder} --precision {precision}', or run it in fp32"
+                f"'mmfusion reduce {self.folder} --precision {precision}{samples}', or run it in "
+                "fp32"
             )
         return self.folder / str(entry["file"])
 
