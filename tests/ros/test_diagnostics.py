@@ -19,6 +19,7 @@ from mmfusion_ros.core.results import Results
 from mmfusion_ros.core.synchronizer import Synchronizer, SynchronizerConfig
 from mmfusion_ros.diagnostics import (
     FrameTally,
+    ModalityTally,
     engine_status,
     inputs_status,
     lifecycle_status,
@@ -110,6 +111,11 @@ def test_no_set_in_a_period_of_a_slow_engine_is_no_fault_of_the_cameras():
         assert (status.level, status.message[:19]) == (WARN, "no set was finished")
 
 
+def test_sets_that_are_finished_count_while_another_is_processed():
+    tally = ModalityTally(used=2)
+    assert modality_status(Modality.RGB, tally, busy=True).message == "used in 2 sets"
+
+
 def test_taking_the_tally_begins_a_new_one():
     tally = FrameTally()
     tally.note(results())
@@ -125,6 +131,26 @@ def test_a_node_that_is_not_active(problem, level):
     assert status.message.endswith(problem)
 
 
+def guarded_by(state, problem):
+    return SimpleNamespace(
+        state=state,
+        problem=problem,
+        failures=3,
+        skipped=4,
+        pipeline=SimpleNamespace(
+            engine=SimpleNamespace(backend="b", precision="fp32", gate=None, stands_in=""),
+            artifact=SimpleNamespace(name="a", digest="0123456789abcdef"),
+        ),
+    )
+
+
+@pytest.mark.parametrize(("busy_s", "level"), [(None, OK), (2.0, OK), (12.0, ERROR)])
+def test_an_engine_that_does_not_come_back_is_an_error(busy_s, level):
+    status = engine_status(guarded_by(EngineState.RUNNING, ""), busy_s)
+    assert status.level == level
+    assert (status.message == "b has been at work on one set for 12 s") == (level == ERROR)
+
+
 @pytest.mark.parametrize(
     ("state", "problem", "level", "message"),
     [
@@ -135,17 +161,7 @@ def test_a_node_that_is_not_active(problem, level):
     ],
 )
 def test_the_engine_is_an_error_until_it_has_run_again(state, problem, level, message):
-    guarded = SimpleNamespace(
-        state=state,
-        problem=problem,
-        failures=3,
-        skipped=4,
-        pipeline=SimpleNamespace(
-            engine=SimpleNamespace(backend="b", precision="fp32", gate=None, stands_in=""),
-            artifact=SimpleNamespace(name="a", digest="0123456789abcdef"),
-        ),
-    )
-    status = engine_status(guarded)
+    status = engine_status(guarded_by(state, problem))
     assert (status.level, status.message) == (level, message)
     assert values(status)["failures"] == "3"
     assert values(status)["sets_skipped"] == "4"

@@ -15,7 +15,7 @@ def warmth_of(infrared: Tensor, seen: Tensor | None = None) -> Tensor:
     Args:
         infrared: (N, 1, H, W) in [0, 1].
         seen: same shape, 1 where the thermal camera sees and 0 where something stands in for it,
-            which tells nothing of what is warm; None if it sees everything.
+            which tells nothing of mean and deviation; None if it sees everything.
 
     Returns:
         Same shape.

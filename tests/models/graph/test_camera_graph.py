@@ -91,6 +91,21 @@ def test_pixels_that_thermal_does_not_see_keep_their_rgb_bytes(rgb, person):
     assert fused[10:14, 6:12].float().mean() > 240  # the warm square, six pixels to the left
 
 
+def test_fusion_is_told_where_thermal_sees(rgb, person):
+    fusion, told = LumaFusion(Brighter()), []
+    fusion.register_forward_pre_hook(lambda _, given: told.append(given[2]))
+    spec = CameraSpec(SIZE, SIZE, SIZE, registration="homography")
+    graph = CameraGraph(spec, Branches(fusion)).eval()
+    shift = torch.tensor([1.0, 0, 6, 0, 1, 0, 0, 0, 1])
+    for present, seen in (((1, 1, 1), 1), ((1, 1, 0), 0)):
+        inputs = graph.example_inputs() | {"rgb": rgb, "thermal": person, "rig": shift}
+        inputs["present"] = torch.tensor(present, dtype=torch.float32)
+        with torch.inference_mode():
+            graph(**inputs)
+        assert (told[-1][..., :29] == seen).all()
+        assert (told[-1][..., 30:] == 0).all()
+
+
 def test_a_thermal_camera_of_another_size_is_scaled(rgb):
     counts = np.full((12, 18), 29000, np.uint16)
     counts[4:8, 5:10] = 30500

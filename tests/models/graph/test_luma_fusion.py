@@ -59,6 +59,17 @@ def test_in_training_log_odds_alone_decide(network, scale):
     assert torch.equal(fused, blend(log_odds, *pair, 0))
 
 
+def test_the_blend_is_told_where_thermal_sees(network):
+    pair = torch.rand(1, 1, 26, 38), torch.rand(1, 1, 26, 38)
+    seen = torch.ones(1, 1, 26, 38)
+    seen[..., 20:] = 0
+    with torch.inference_mode():
+        fused = LumaFusion(network)(*pair, seen)
+        expected = blend(network(*pair), *pair, network.config.detail, seen)
+        assert torch.equal(fused, expected)
+        assert not torch.equal(fused, LumaFusion(network)(*pair))
+
+
 def test_equal_pictures_stay_as_they_are(network):
     picture = torch.rand(1, 1, 30, 30)
     with torch.inference_mode():

@@ -85,7 +85,7 @@ def check_graph(path: Path, timeout_s: float = 600.0) -> GraphCheck:
         name = signal.Signals(-result.returncode).name
         return GraphCheck(str(path), f"the library ended with {name}: {result.stderr[-500:]}")
     if result.returncode:
-        raise EngineError(result.stderr.strip()[-2000:].removeprefix(_SAYS))
+        raise EngineError(result.stderr.rpartition(_SAYS)[2].strip()[-2000:])
     document = json.loads(result.stdout.splitlines()[-1])
     return GraphCheck(**{**document, "known": tuple(document["known"])})
 

@@ -20,6 +20,7 @@ from mmfusion_ros.inputs import InputStatus
 # Further off, stamps are of another clock: no camera and no engine takes that long.
 _PAST_S = 5.0
 _FUTURE_S = 0.5
+_STUCK_S = 10.0  # longer than any engine takes for a set, on any processor that can use it
 
 
 @dataclass
@@ -87,14 +88,22 @@ def lifecycle_status(state: str, problem: str, progress: str = "") -> Diagnostic
     return _status("engine", DiagnosticStatus.OK, state)
 
 
-def engine_status(guarded: GuardedPipeline) -> DiagnosticStatus:
-    """The engine of an active node: an error as long as it does not run, a warning of another."""
+def engine_status(guarded: GuardedPipeline, busy_s: float | None = None) -> DiagnosticStatus:
+    """The engine of an active node: an error as long as it does not run, a warning of another.
+
+    Args:
+        guarded: with the engine.
+        busy_s: how long it has been at work on a set, seconds; None if it is not.
+    """
     pipeline = guarded.pipeline
     engine = pipeline.engine
     running = guarded.state is EngineState.RUNNING and not guarded.problem
     level = DiagnosticStatus.WARN if engine.stands_in else DiagnosticStatus.OK
     summary = f"{engine.backend} runs {pipeline.artifact.name} {engine.stands_in}".rstrip()
     measures = () if engine.gate is None else engine.gate.measures
+    if running and busy_s is not None and busy_s > _STUCK_S:
+        level = DiagnosticStatus.ERROR
+        summary = f"{engine.backend} has been at work on one set for {busy_s:.0f} s"
     return _status(
         "engine",
         level if running else DiagnosticStatus.ERROR,

@@ -335,10 +335,10 @@ class FusionNode(LifecycleNode):
             ]
         newly_dropped = worker.sets_dropped - self._dropped_before
         self._dropped_before += newly_dropped
-        busy = worker.busy  # before the tally: what is finished between the two is in it
+        busy_s = worker.busy_s()  # before the tally: what is finished between the two is in it
         tallies, stock_sets = self._tally.take(), cameras.stock_sets
         return [
-            engine_status(loaded.pipeline),
+            engine_status(loaded.pipeline, busy_s),
             synchronizer_status(
                 worker.statistics() if stock_sets is None else stock_sets,
                 self._dropped_before,
@@ -346,7 +346,10 @@ class FusionNode(LifecycleNode):
             ),
             *(
                 modality_status(
-                    modality, tallies[modality], all_needed=stock_sets is not None, busy=busy
+                    modality,
+                    tallies[modality],
+                    all_needed=stock_sets is not None,
+                    busy=busy_s is not None,
                 )
                 for modality in cameras.modalities
             ),

@@ -28,7 +28,6 @@ class FusionWorker:
 
     Attributes:
         sets_dropped: sets that a newer one replaced before they were processed.
-        busy: whether a set is being processed.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class FusionWorker:
         self._stopping = False
         self._last_stamp_ns = -1
         self.sets_dropped = 0
-        self.busy = False
+        self._busy_since: float | None = None
         self._synchronizer = Synchronizer(config, self.add_set)
         self._thread = threading.Thread(target=self._work, name="fusion_worker", daemon=True)
         self._thread.start()
@@ -82,6 +81,11 @@ class FusionWorker:
         """Match frames by other settings from now on."""
         self._synchronizer.reconfigure(config)
 
+    def busy_s(self) -> float | None:
+        """How long the set that is being processed has been, seconds; None if none is."""
+        since = self._busy_since
+        return None if since is None else time.monotonic() - since
+
     def statistics(self) -> SynchronizerStatistics:
         """Counts of the synchroniser."""
         return self._synchronizer.statistics()
@@ -108,10 +112,13 @@ class FusionWorker:
                 if self._stopping:
                     return
                 frames, self._newest = self._newest, None
+                if frames is not None:
+                    self._busy_since = time.monotonic()
             if frames is not None:
-                self.busy = True
-                self._process(frames)
-                self.busy = False
+                try:
+                    self._process(frames)
+                finally:
+                    self._busy_since = None
 
     def _seconds_to_deadline(self) -> float | None:
         deadline = self._synchronizer.next_deadline_ns()
