@@ -20,7 +20,7 @@ from mmfusion_ros.inputs import InputStatus
 # Further off, stamps are of another clock: no camera and no engine takes that long.
 _PAST_S = 5.0
 _FUTURE_S = 0.5
-_STUCK_S = 10.0  # longer than any engine takes for a set, on any processor that can use it
+_STUCK_S = 30.0  # the published S4Fusion takes seconds for a set on a CPU
 
 
 @dataclass
