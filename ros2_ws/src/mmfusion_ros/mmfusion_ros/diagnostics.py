@@ -170,10 +170,10 @@ def modality_status(
         busy: whether a set is being processed: if none was finished, that may be why.
     """
     name, missing = f"{modality} camera", tally.missing.total()
-    if not tally.used and not missing and busy:
-        message = "no set was finished: the engine is still at work on one"
-        return _status(name, DiagnosticStatus.WARN, message)
     if not tally.used and not missing:
+        if busy:
+            message = "no set was finished: the engine is still at work on one"
+            return _status(name, DiagnosticStatus.WARN, message)
         message = "no RGB frames" if modality is Modality.RGB else "no RGB frame to join"
         if all_needed:
             message = "no sets: the synchroniser waits for images of every camera that match"
